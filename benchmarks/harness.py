@@ -1,0 +1,90 @@
+"""Measuring fairly: each measurement in a process of its own, one at a time, alternating, with a rest between.
+
+A measurement is a function of ours that takes and returns what JSON can hold. `in_process(f, threads, …)` runs it in a
+new Python, which is `python -m benchmarks.harness MODULE:FUNCTION ARGUMENTS`, and adds the peak memory of that process.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+
+REST = 1.0  # seconds: the machine calms down, and a chip that has run hot cools
+STEER_BLAS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # would make OpenBLAS another than the one users have
+THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def environment(threads: int | None = None, **further: str) -> dict[str, str]:
+    """The environment of a child: ours, with the same number of threads for every library, and BLAS as installed."""
+    inherited = {name: value for name, value in os.environ.items() if name not in STEER_BLAS}
+    counts = {} if threads is None else dict.fromkeys(THREAD_COUNTS, str(threads))
+    return {**inherited, **counts, **further}
+
+
+def in_process(
+    f: Callable[..., Record], *, threads: int, variables: Mapping[str, str] | None = None, **arguments: Any
+) -> Record:
+    """f(threads=…, **arguments), run in a new process with these environment variables; its result and `peak_mb`.
+
+    Raises RuntimeError with the last line of what it said if it fails.
+    """
+    name = f"{f.__module__}:{f.__qualname__}"
+    command = [sys.executable, "-m", "benchmarks.harness", name, json.dumps({"threads": threads, **arguments})]
+    child = subprocess.run(command, env=environment(threads, **variables or {}), capture_output=True, text=True)
+    if child.returncode:
+        reason = (child.stderr.strip().splitlines() or [f"exit code {child.returncode}"])[-1]
+        raise RuntimeError(f"{name} {arguments}: {reason}")
+    return json.loads(child.stdout.splitlines()[-1])
+
+
+def alternate(
+    measurements: Mapping[str, Callable[[], Record]],
+    rounds: int,
+    *,
+    rest: float = REST,
+    report: Callable[[str, int, Record], None] = lambda name, round, record: None,
+) -> dict[str, list[Record]]:
+    """Every measurement once a round, for so many rounds, every other round backwards: a drift then hits all alike."""
+    records: dict[str, list[Record]] = {name: [] for name in measurements}
+    for i in range(rounds):
+        for name in list(measurements)[:: 1 if i % 2 == 0 else -1]:
+            time.sleep(rest)
+            records[name].append(measurements[name]())
+            report(name, i, records[name][-1])
+    return records
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """What a table says of repeated measurements: their median, lowest and highest."""
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+
+
+def peak_megabytes() -> float:
+    """The most memory (resident set) that this process has had at once."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux's ru_maxrss would count what the parent had when it started us
+        [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        return int(line.split()[1]) * 1024 / 1e6
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / 1e6 if sys.platform == "darwin" else most * 1024 / 1e6
+
+
+def main(name: str, arguments: str) -> None:
+    module, _, function = name.partition(":")
+    record = getattr(importlib.import_module(module), function)(**json.loads(arguments))
+    print(json.dumps({**record, "peak_mb": peak_megabytes()}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,81 @@
+"""How much memory a training step takes at its peak, how deep the graph is, and that nothing of it is left behind."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib.util
+import weakref
+
+from benchmarks import networks, sides, step, tables
+from benchmarks.harness import Record, in_process
+
+DEFAULT = "resnet50,resnet152,resnet1202"
+
+
+def measure_minicnn(threads: int, network: str) -> Record:
+    """One step: how many ops it recorded, the bytes of their results, and what of those is alive when it is over."""
+    from minicnn import autograd
+
+    train = sides.minicnn_step(networks.NETWORKS[network], threads)
+    ops, made = 0, 0
+    results: list[weakref.ref] = []
+
+    def remember(event: autograd.Event) -> None:
+        nonlocal ops, made
+        if event.phase == "forward":
+            ops, made = ops + 1, made + event.outputs[0].nbytes
+            results.append(weakref.ref(event.outputs[0]))
+
+    gc.disable()  # reference counting alone has to free everything
+    with autograd.observe(remember):
+        train()
+    return {"ops": ops, "activations_mb": made / 1e6, "alive": sum(result() is not None for result in results)}
+
+
+def measure_torch(threads: int, network: str, **options: bool) -> Record:
+    sides.torch_step(networks.NETWORKS[network], threads, **options)()
+    return {}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    known = ", ".join(networks.NETWORKS)
+    parser.add_argument("--networks", default=DEFAULT, metavar="A,B", help=f"of {known} (default: %(default)s)")
+
+
+def run(options: argparse.Namespace) -> tables.Table:
+    return tables.Table(
+        name="memory",
+        title="Memory of a training step",
+        columns={
+            "network": "{network}",
+            "batch": "{batch} × {side}²",
+            "ops recorded": "{ops}",
+            "their results, MB": "{activations_mb:.0f}",
+            "peak of minicnn, MB": "{peak_mb:.0f}",
+            "peak of PyTorch, MB": "{torch_mb:.0f}",
+            "results alive after the step": "{alive}",
+        },
+        rows=[measure(name, options.threads) for name in networks.named(options.networks)],
+        machine=tables.machine(options.threads),
+        notes=[
+            "One step (forward, loss, backward, SGD with momentum) in a process of its own for each side; the peak is that of "
+            "the resident memory of the whole process, interpreter and libraries included. Alive: arrays that an op of the step "
+            "returned and that are still there when it is over, with Python's cycle collector off.",
+            "PyTorch's is the lower of its two layouts, NCHW and channels_last; a dash where it is not installed.",
+        ],
+    )
+
+
+def measure(network: str, threads: int) -> Record:
+    ours = in_process(measure_minicnn, threads=threads, network=network)
+    theirs = None
+    if importlib.util.find_spec("torch"):
+        layouts = (False, True)
+        records = [in_process(measure_torch, threads=threads, network=network, channels_last=last) for last in layouts]
+        theirs = min(record["peak_mb"] for record in records)
+    row = {"network": network, **step.shape(network), **ours, "torch_mb": theirs}
+    print(
+        f"{network}: {row['peak_mb']:.0f} MB, {row['alive']} of {row['ops']} results alive after the step", flush=True
+    )
+    return row

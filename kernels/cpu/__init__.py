@@ -1,0 +1,33 @@
+"""Kernels for NumPy arrays in Numba and BLAS: the reference, with all that a training step waits for redefined."""
+
+# isort: off
+from kernels.reference import *
+from kernels.reference import __all__ as __all__
+
+# isort: on
+from kernels.cpu.batch_normalisation import (
+    batch_norm,
+    batch_norm_eval_grad,
+    batch_norm_grad,
+    batch_norm_stats,
+    bias_grad,
+    bn_relu,
+    bn_relu_eval_grad,
+    bn_relu_grad,
+)
+from kernels.cpu.convolution import conv2d, conv2d_input_grad, conv2d_relu, conv2d_weight_grad
+from kernels.cpu.elementwise import relu, relu_grad, sigmoid, sigmoid_grad, tanh, tanh_grad
+from kernels.cpu.fully_connected import linear, linear_input_grad, linear_weight_grad
+from kernels.cpu.joining import concat, concat_grad
+from kernels.cpu.local_normalisation import lrn, lrn_grad
+from kernels.cpu.loss import cross_entropy, cross_entropy_grad, softmax, softmax_grad
+from kernels.cpu.optimisers import adam_update, ema_update, rmsprop_update, sgd_update
+from kernels.cpu.philox import dropout
+from kernels.cpu.pooling import (
+    avg_pool,
+    avg_pool_grad,
+    global_avg_pool,
+    global_avg_pool_grad,
+    max_pool,
+    max_pool_grad,
+)

@@ -1,0 +1,286 @@
+"""Reverse-mode automatic differentiation, whole: a Tensor, the tape it leaves behind, and the walk back along it.
+
+A forward op makes an array and a closure `backward(gy, needs)` that turns the gradient of its output into the gradients
+of its inputs. The op's `Node` keeps that closure and the edges to the nodes that made the inputs. `Tensor.backward`
+visits the nodes so that each is reached after everything that used its output, adds up what arrives, and goes on.
+That is all of back-propagation; the rest of the package is what the closures say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kernels import array_module
+from minicnn.operators import Operators
+
+Array = Any  # numpy.ndarray or cupy.ndarray
+
+
+class Node:
+    """One recorded op: its name, how to go back through it, and the edges to whatever made its arguments.
+
+    An edge is another Node, a leaf Tensor that wants a gradient, or None. A Node holds no activations: they live in
+    `backward`'s closure, as many as its formula names, and are dropped with it once it has run.
+    """
+
+    __slots__ = ("name", "backward", "parents", "watcher")
+
+    def __init__(self, name: str, backward: Callable, parents: tuple[Node | Tensor | None, ...]):
+        self.name, self.backward, self.parents = name, backward, parents
+        self.watcher: weakref.ref[Tensor] | None = None  # the tensor that asked to retain its gradient
+
+
+class Event(NamedTuple):
+    """What an observer sees: one op that has just run, forward or backward."""
+
+    phase: str  # "forward" or "backward"
+    name: str  # the op's
+    node: Node | None  # None when nothing is recorded
+    inputs: tuple[Array, ...]  # the arguments; backward: the one upstream gradient
+    outputs: tuple[Array | None, ...]  # the one result; backward: a gradient for each argument
+    seconds: float
+
+
+class _State(threading.local):  # of one thread
+    recording = True
+    observers: tuple[Callable[[Event], None], ...] = ()
+
+
+_state = _State()
+
+
+class Tensor(Operators):
+    """An array that remembers how it was made, so that `backward` can find what it depends on.
+
+    `data` is a NumPy or CuPy array, used as it is, never copied; `grad` is a raw array of the same shape and dtype,
+    or None. Only floating-point tensors can require gradients. Arithmetic keeps the dtype; Python scalars adopt it.
+    """
+
+    __slots__ = ("data", "grad", "requires_grad", "node", "__weakref__")
+
+    def __init__(self, data: Array, requires_grad: bool = False):
+        array_module(data)  # a clear error for lists and numbers
+        if requires_grad and data.dtype.kind != "f":
+            raise TypeError(f"Tensor: only floating-point arrays can require gradients, this one is {data.dtype}")
+        self.data, self.requires_grad = data, requires_grad
+        self.grad: Array | None = None
+        self.node: Node | None = None
+
+    shape = property(lambda self: self.data.shape)
+    dtype = property(lambda self: self.data.dtype)
+    ndim = property(lambda self: self.data.ndim)
+    size = property(lambda self: self.data.size)
+
+    def __repr__(self) -> str:
+        made_by = f", made by {self.node.name}" if self.node else ", requires_grad=True" if self.requires_grad else ""
+        return f"Tensor({self.data!r}{made_by})"
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def numpy(self) -> np.ndarray:
+        """The values as a NumPy array: the array itself on the CPU, a copy from a GPU."""
+        return self.data if isinstance(self.data, np.ndarray) else self.data.get()
+
+    def item(self) -> float:
+        """The one value of a tensor of size 1, as a Python number."""
+        return self.data.item()
+
+    def detach(self) -> Tensor:
+        """The same array, cut off from its history: a constant."""
+        return Tensor(self.data)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.data.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.data.__dlpack_device__()
+
+    def retain_grad(self) -> Tensor:
+        """Ask `backward` to leave this intermediate result's gradient in `grad`; returns the tensor itself."""
+        if self.node:
+            self.node.watcher = weakref.ref(self)
+        return self
+
+    def backward(self, gy: Array | None = None) -> None:
+        """Add to the `grad` of every leaf below this tensor: d(self)/d(leaf), weighted with the upstream `gy`.
+
+        `gy` is a raw array of this tensor's shape and dtype; a tensor of size 1 may leave it out (it is 1 then).
+        A graph can be walked once: its closures, and with them its activations, are dropped on the way.
+        """
+        if not self.requires_grad:
+            raise RuntimeError("backward: this tensor depends on nothing that requires a gradient")
+        if gy is None:
+            if self.size != 1:
+                raise RuntimeError(f"backward: a tensor of shape {self.shape} needs an upstream gradient gy of that shape")
+            gy = array_module(self.data).ones_like(self.data)
+        if array_module(gy) is not array_module(self.data) or gy.shape != self.shape or gy.dtype != self.dtype:
+            given, needed = f"{gy.shape} {gy.dtype}", f"{self.shape} {self.dtype}"
+            raise ValueError(f"backward: the upstream gradient gy is {given}, the tensor needs {needed} on its own device")
+
+        root: Node | Tensor = self.node or self
+        uses = _count_uses(root)
+        pending: dict[Node | Tensor, tuple[Array, bool]] = {root: (gy, False)}  # gradient so far; is the buffer ours?
+        ready = [root]
+        while ready:
+            node = ready.pop()
+            gy, owned = pending.pop(node, (None, False))
+            if isinstance(node, Tensor):
+                _deposit(node, gy, owned)
+                continue
+            watcher = node.watcher and node.watcher()
+            if watcher is not None:
+                _deposit(watcher, gy, owned=False)
+            grads = _run_backward(node, gy)
+            for i, (parent, g) in enumerate(zip(node.parents, grads, strict=True)):
+                if parent is None:
+                    continue
+                if g is not None:
+                    if parent not in pending:  # the first contribution is borrowed, unless nobody else can hold it
+                        alone = g is not gy and g.base is None and all(g is not other for other in grads[:i] + grads[i + 1 :])
+                        pending[parent] = (g, alone)
+                    elif pending[parent][1]:  # later ones are added in place, once the buffer is ours
+                        pending[parent][0].__iadd__(g)
+                    else:
+                        pending[parent] = (pending[parent][0] + g, True)
+                uses[parent] -= 1
+                if uses[parent] == 0:
+                    ready.append(parent)
+
+
+def _count_uses(root: Node | Tensor) -> dict[Node | Tensor, int]:
+    """How many recorded edges lead to each node below `root`: it may be visited when as many gradients have arrived."""
+    uses: dict[Node | Tensor, int] = {root: 0}
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, Tensor):
+            continue
+        if node.backward is None:
+            raise RuntimeError(
+                f"backward: the graph below '{node.name}' has been walked already and its activations are gone; "
+                "run the forward pass again, or add the losses and call backward once"
+            )
+        for parent in node.parents:
+            if parent is None:
+                continue
+            if parent not in uses:
+                uses[parent] = 0
+                stack.append(parent)
+            uses[parent] += 1
+    return uses
+
+
+def _run_backward(node: Node, gy: Array | None) -> tuple[Array | None, ...]:
+    """The gradients of the node's arguments; its closure, with the activations that it holds, is gone afterwards."""
+    backward, node.backward = node.backward, None  # type: ignore[assignment]
+    if gy is None:  # no gradient reached it: none reaches what lies below
+        return (None,) * len(node.parents)
+    start = time.perf_counter() if _state.observers else 0.0
+    grads = tuple(backward(gy, tuple(parent is not None for parent in node.parents)))
+    _notify("backward", node.name, node, (gy,), grads, start)
+    return grads
+
+
+def _deposit(tensor: Tensor, g: Array | None, owned: bool) -> None:
+    """Add g to tensor.grad, which never shares memory with any other array."""
+    if g is None:
+        return
+    if tensor.grad is None:
+        tensor.grad = g if owned else g.copy()
+    else:
+        tensor.grad += g
+
+
+def _notify(phase: str, name: str, node: Node | None, inputs: tuple, outputs: tuple, start: float) -> None:
+    if _state.observers:
+        event = Event(phase, name, node, inputs, outputs, time.perf_counter() - start)
+        for observer in _state.observers:
+            observer(event)
+
+
+def differentiable(f: Callable[..., tuple[Array, Callable]]) -> Callable[..., Tensor]:
+    """Lift `f(*arrays, **options) -> (y, backward)` to Tensors: this decorator makes an op out of a function.
+
+    `backward(gy, needs)` returns one gradient for each positional parameter, of its shape and dtype: None where `needs`
+    is False, otherwise a fresh array, a view of `gy`, or `gy` itself; it must not write to `gy`. Arrays that need
+    gradients are positional, options are keywords; raw arrays and Python scalars may stand for constants.
+    """
+    name = f.__name__.lstrip("_")
+    parameters = [p for p in inspect.signature(f).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+
+    @functools.wraps(f)
+    def op(*args: Any, **options: Any) -> Tensor:
+        for p in parameters[len(args) :]:  # given by keyword, or left at its default: positional all the same
+            if p.name in options or p.default is not p.empty:
+                args += (options.pop(p.name, p.default),)
+        arrays = tuple(_raw(a) for a in args)
+        _check_compatible(name, arrays)
+        start = time.perf_counter() if _state.observers else 0.0
+        y, backward = f(*arrays, **options)
+        result = Tensor(y if hasattr(y, "ndim") and not isinstance(y, np.generic) else np.asarray(y))
+        if _state.recording and any(isinstance(a, Tensor) and a.requires_grad for a in args):
+            parents = tuple((a.node or a) if isinstance(a, Tensor) and a.requires_grad else None for a in args)
+            result.node, result.requires_grad = Node(name, backward, parents), True
+        _notify("forward", name, result.node, arrays, (result.data,), start)
+        return result
+
+    return op
+
+
+def _raw(argument: Any) -> Any:
+    """The array of a Tensor; a NumPy scalar as a Python number, which adopts the dtype of the arrays beside it."""
+    if isinstance(argument, Tensor):
+        return argument.data
+    return argument.item() if isinstance(argument, np.generic) else argument
+
+
+def _check_compatible(name: str, arrays: tuple[Any, ...]) -> None:
+    """One op, one device, one floating dtype: silent transfers and up-casts are refused."""
+    arrays = tuple(a for a in arrays if hasattr(a, "dtype"))
+    modules = {array_module(a).__name__ for a in arrays}
+    if len(modules) > 1:
+        raise TypeError(f"{name}: NumPy and CuPy arrays are mixed; move them to one device with minicnn.device.to")
+    dtypes = {str(a.dtype) for a in arrays if a.dtype.kind == "f"}
+    if len(dtypes) > 1:
+        raise TypeError(f"{name}: dtypes {' and '.join(sorted(dtypes))} are mixed; convert one with .astype")
+
+
+@contextlib.contextmanager
+def no_grad() -> Iterator[None]:
+    """Within the block, ops of this thread record nothing and keep nothing for backward."""
+    before, _state.recording = _state.recording, False
+    try:
+        yield
+    finally:
+        _state.recording = before
+
+
+@contextlib.contextmanager
+def observe(fn: Callable[[Event], None]) -> Iterator[None]:
+    """Within the block, `fn(event)` is called after every op of this thread, forward and backward."""
+    before, _state.observers = _state.observers, _state.observers + (fn,)
+    try:
+        yield
+    finally:
+        _state.observers = before
+
+
+def detect_anomaly() -> contextlib.AbstractContextManager[None]:
+    """Within the block, the first op that turns finite numbers into NaN or Inf raises FloatingPointError with its name."""
+
+    def check(event: Event) -> None:
+        for array in event.outputs:
+            if array is not None and array.dtype.kind == "f" and not bool(array_module(array).isfinite(array).all()):
+                raise FloatingPointError(f"{event.phase} of '{event.name}' produced NaN or Inf")
+
+    return observe(check)

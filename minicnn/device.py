@@ -1,0 +1,77 @@
+"""Where arrays live and how many threads work on them. The array decides everything else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from kernels import array_module
+
+
+def of(array: Any) -> str:
+    """The device of an array: "cpu" for NumPy's, "cuda" for CuPy's."""
+    return "cpu" if array_module(array) is np else "cuda"
+
+
+def to(array: Any, device: str) -> Any:
+    """The array on `device` ("cpu" or "cuda"): itself if it is there already, otherwise a copy.
+
+    Raises ValueError for another name, RuntimeError with the reason where CUDA cannot be used.
+    """
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"device: unknown device {device!r}, choose 'cpu' or 'cuda'")
+    if of(array) == device:
+        return array
+    if device == "cpu":
+        return array.get()
+    problem = cuda_problem()
+    if problem:
+        raise RuntimeError(f"device: CUDA cannot be used: {problem}")
+    import cupy
+
+    return cupy.asarray(array)
+
+
+def cuda_problem() -> str | None:
+    """Why CUDA cannot be used here, in one line that says what to do, or None if it can."""
+    try:
+        import cupy
+    except ImportError:
+        return "CuPy is not installed; pip install 'minicnn[cuda12]' or 'minicnn[cuda13]'"
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:  # CuPy raises its own CUDARuntimeError for a missing or old driver
+        return f"the CUDA driver does not answer ({error}); install or update NVIDIA's driver"
+    return None if count else "no CUDA device is visible; check nvidia-smi and CUDA_VISIBLE_DEVICES"
+
+
+def choose(wanted: str) -> tuple[str, str]:
+    """The device for "auto", "cpu" or "cuda", and the reason in a few words.
+
+    "auto" takes CUDA where it works and the CPU otherwise; "cuda" raises RuntimeError where it does not.
+    """
+    if wanted == "cpu":
+        return "cpu", "asked for"
+    if wanted not in ("auto", "cuda"):
+        raise ValueError(f"device: unknown device {wanted!r}, choose 'auto', 'cpu' or 'cuda'")
+    problem = cuda_problem()
+    if problem is None:
+        return "cuda", "asked for" if wanted == "cuda" else "a CUDA device answers"
+    if wanted == "cuda":
+        raise RuntimeError(f"device: CUDA cannot be used: {problem}")
+    return "cpu", problem
+
+
+def set_threads(count: int) -> None:
+    """Use `count` threads for kernels on the CPU from here on; results do not depend on it."""
+    from kernels.cpu import threads
+
+    threads.set_count(count)
+
+
+def threads() -> int:
+    """How many threads the CPU kernels use: by default the cores that this process may use (affinity and quota)."""
+    from kernels.cpu import threads
+
+    return threads.count()

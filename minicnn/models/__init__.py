@@ -1,0 +1,89 @@
+"""The networks, by name: `build("resnet20")`, `names()`, and the loss of whatever they return.
+
+A file per paper holds its table and its builders; `MODELS` there says which name is which row.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from minicnn import ops
+from minicnn.autograd import Tensor
+
+from minicnn.models import googlenet, resnet, vgg
+from minicnn.models.model import Model
+
+_BUILDERS: dict[str, Callable[..., Any]] = {**resnet.MODELS, **googlenet.MODELS, **vgg.MODELS}
+_ALIASES = vgg.ALIASES
+
+
+def names() -> list[str]:
+    """Every name that `build` takes, aliases among them."""
+    return [*_BUILDERS, *_ALIASES]
+
+
+def build(
+    name: str, num_classes: int | None = None, in_channels: int = 3, image_size: int | None = None, **variant: Any
+) -> Model:
+    """The network of that name with freshly drawn weights; `None` means the paper's own classes and image size.
+
+    `variant` are the keywords that the model takes besides: `bn=True`, `shortcut="C"`; see `variants(name)`.
+    The model knows what it is: `model.name`, `num_classes`, `in_channels`, `image_size`, and `model.config`, with
+    which `build(**model.config)` makes another of its kind.
+
+    Raises ValueError for an unknown name (with the nearest ones), an unknown keyword or value of a variant, and an
+    `image_size` that is too small, with the name of the layer that no longer fits.
+    """
+    builder = _builder(name)
+    name = _ALIASES.get(name, name)
+    unknown = [keyword for keyword in variant if keyword not in variants(name)]
+    if unknown:
+        takes = ", ".join(f"{keyword}={value!r}" for keyword, value in variants(name).items()) or "no variants"
+        raise ValueError(f"{name}: unknown keyword {', '.join(unknown)}; it takes {takes}")
+    sizes = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
+    given = {key: value for key, value in sizes.items() if value is not None}
+    for key, value in given.items():
+        if value < 1:
+            raise ValueError(f"{name}: {key} must be at least 1, got {value}")
+    call = inspect.signature(builder).bind(**given, **variant)
+    call.apply_defaults()
+    try:
+        model = builder(**call.arguments)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    model.name, model.config = name, {"name": name, **call.arguments}
+    for key in sizes:
+        setattr(model, key, call.arguments[key])
+    return model
+
+
+def variants(name: str) -> dict[str, Any]:
+    """The keywords with which a model can be varied, and their defaults: `{"shortcut": "B", "stride_in": "3x3"}`."""
+    parameters = inspect.signature(_builder(name)).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def _builder(name: str) -> Callable[..., Any]:
+    known = _ALIASES.get(name, name)
+    if known not in _BUILDERS:
+        near = difflib.get_close_matches(name.lower(), names(), n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(names())}"
+        raise ValueError(f"unknown model {name!r}: {hint}")
+    return _BUILDERS[known]
+
+
+def loss(
+    outputs: Tensor | tuple[Tensor, ...], labels: Any, *, label_smoothing: float = 0.0, aux_weight: float = 0.3
+) -> Tensor:
+    """The mean cross-entropy of a network's output: of (main, *auxiliary) logits, main + aux_weight · (sum of the rest).
+
+    0.3 is GoogLeNet's weight for each auxiliary head (arXiv 1409.4842 §5).
+    """
+    main, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+    total = ops.cross_entropy(main, labels, label_smoothing=label_smoothing)
+    for logits in auxiliary:
+        total = total + aux_weight * ops.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    return total

@@ -1,0 +1,120 @@
+"""VGG: depth from 3x3 convolutions alone (Simonyan & Zisserman, arXiv 1409.1556)."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from minicnn import init as initialise
+from minicnn import ops
+from minicnn.autograd import Tensor
+from minicnn.layers import LRN, BatchNorm, Conv2d, Dropout, Linear, MaxPool, Module, ReLU, Sequential
+from minicnn.models.model import SMALL, Model, side_after
+
+# Table 1, in the paper's notation: 3-64 is a 3x3 convolution to 64 channels with its ReLU, M a 2x2 max pool, LRN
+# AlexNet's normalisation. The last row is the control of §4.1: each pair of 3x3 convolutions of B as one 5x5.
+TABLE = {
+    "vgg-a": "3-64 M  3-128 M  3-256 3-256 M  3-512 3-512 M  3-512 3-512 M",
+    "vgg-a-lrn": "3-64 LRN M  3-128 M  3-256 3-256 M  3-512 3-512 M  3-512 3-512 M",
+    "vgg-b": "3-64 3-64 M  3-128 3-128 M  3-256 3-256 M  3-512 3-512 M  3-512 3-512 M",
+    "vgg-c": "3-64 3-64 M  3-128 3-128 M  3-256 3-256 1-256 M  3-512 3-512 1-512 M  3-512 3-512 1-512 M",
+    "vgg-d": "3-64 3-64 M  3-128 3-128 M  3-256 3-256 3-256 M  3-512 3-512 3-512 M  3-512 3-512 3-512 M",
+    "vgg-e": "3-64 3-64 M  3-128 3-128 M  3-256 3-256 3-256 3-256 M  3-512 3-512 3-512 3-512 M  3-512 3-512 3-512 3-512 M",
+    "vgg-b-5x5": "5-64 M  5-128 M  5-256 M  5-512 M  5-512 M",
+}
+ALIASES = {"vgg11": "vgg-a", "vgg13": "vgg-b", "vgg16": "vgg-d", "vgg19": "vgg-e"}
+
+INITIALISATIONS = {
+    "glorot": initialise.glorot_uniform,
+    "he": initialise.he_normal,
+    "paper": partial(initialise.normal, std=0.01),
+}
+
+
+class VGG(Model):
+    """Convolutions of stride 1 that keep the map's size, five 2x2 pools that halve it, three fully connected layers.
+
+    Up to 64 pixels the hidden fully connected layers have 512 units, not 4096, and the fifth pool is left out where
+    the map is down to one pixel. `bn=True` puts a BatchNorm between each convolution and its ReLU (not in the paper;
+    as torchvision's `vgg*_bn`, which keep the biases).
+
+    `init` is "glorot" (which the authors found after submission to make pre-training unnecessary, §3.1), "he", or
+    "paper": N(0, 0.01²), from which A can be trained and deeper nets were started with A's layers. (The paper prints
+    0.01 as the *variance*; like everybody since we take it for the standard deviation, for a deviation of 0.1
+    multiplies the signal by 10⁵ on its way through A.) Biases start from 0.
+
+    Parameters are named as torchvision's: `features.N`, `classifier.N`.
+    """
+
+    def __init__(
+        self,
+        table: str,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        image_size: int = 224,
+        *,
+        bn: bool = False,
+        init: str = "glorot",
+    ):
+        if init not in INITIALISATIONS:
+            raise ValueError(f"init must be one of {', '.join(INITIALISATIONS)}, got {init!r}")
+        layers: list[Module] = []
+        channels, side = in_channels, image_size
+        entries = table.split()
+        for i, entry in enumerate(entries):
+            if entry == "M":
+                if side == 1 and i == len(entries) - 1:
+                    continue
+                layers.append(MaxPool(2))
+                side = side_after(layers[-1], f"features.{len(layers) - 1}", side, image_size)
+            elif entry == "LRN":
+                layers.append(LRN(size=5, alpha=1e-4, beta=0.75, k=2.0))
+            else:
+                size, width = map(int, entry.split("-"))
+                layers += [Conv2d(channels, width, size, pad=size // 2), *([BatchNorm(width)] if bn else []), ReLU()]
+                channels = width
+        self.features = Sequential(*layers)
+
+        self.map_shape = (side, side, channels)
+        hidden = 4096 if image_size > SMALL else 512
+        self.classifier = Sequential(
+            Linear(side * side * channels, hidden, from_map=self.map_shape), ReLU(), Dropout(0.5),
+            Linear(hidden, hidden), ReLU(), Dropout(0.5),
+            Linear(hidden, num_classes),
+        )  # fmt: skip
+
+        for layer in self.modules():
+            if isinstance(layer, Conv2d | Linear):
+                INITIALISATIONS[init](layer.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.features(x).flatten())
+
+    def dense(self) -> DenseVGG:
+        """The same network, with the same parameters, for images of any size from `image_size` up."""
+        return DenseVGG(self)
+
+
+class DenseVGG(Module):
+    """A VGG whose fully connected layers slide over the map as convolutions; its class scores are averaged (§3.2).
+
+    A fully connected layer on a flattened 7x7 map is a 7x7 convolution that fits in one place only; the next ones are
+    1x1 convolutions. On a larger image the same weights give a map of class scores, as if the network had looked at
+    every position 32 pixels apart, for little more than the price of one.
+    """
+
+    def __init__(self, vgg: VGG):
+        self.vgg = vgg
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.vgg.features(x)  # (N, H, W, 512)
+        size = self.vgg.map_shape[0]
+        for layer in self.vgg.classifier:
+            if isinstance(layer, Linear):
+                w = layer.weight.reshape(size, size, x.shape[3], -1)  # (in, out) is (KH·KW·C, O) already
+                x, size = ops.conv2d(x, w, layer.bias), 1
+            else:
+                x = layer(x)
+        return x.mean(axis=(1, 2))  # (N, H', W', classes) -> (N, classes)
+
+
+MODELS = {name: partial(VGG, row) for name, row in TABLE.items()}

@@ -1,0 +1,37 @@
+"""What all tests share: Hypothesis profiles, the folder of published data, the reference backend."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+import kernels
+from kernels import reference as reference_backend
+
+# A first call may compile for seconds: no deadlines. `default` draws the same examples in every run.
+settings.register_profile("base", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.register_profile("default", settings.get_profile("base"), max_examples=25, derandomize=True)
+settings.register_profile("thorough", settings.get_profile("base"), max_examples=500)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with published weights and test images; without MINICNN_SHARED the tests that need it are skipped."""
+    if "MINICNN_SHARED" not in os.environ:
+        pytest.skip("MINICNN_SHARED names no folder with published weights and test images")
+    folder = Path(os.environ["MINICNN_SHARED"])
+    assert folder.is_dir(), f"MINICNN_SHARED={folder} is not a folder"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference() -> Iterator[ModuleType]:
+    """The reference backend, in force also for the parts that its composed kernels take from `kernels.of`."""
+    with kernels.use("reference"):
+        yield reference_backend

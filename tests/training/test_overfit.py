@@ -1,0 +1,68 @@
+"""A network that cannot learn 64 images by heart has a wrong gradient somewhere."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import kernels
+import minicnn
+from minicnn import Tensor, layers, models, optim
+from minicnn.data import load
+
+
+def tiny_googlenet() -> layers.Module:
+    """GoogLeNet's parts in small: a stem with LRN and ceil-mode pools, two Inception modules, a global average."""
+
+    def unit(channels: int, width: int, size: int) -> layers.Sequential:
+        return layers.Sequential(layers.Conv2d(channels, width, size, pad=size // 2), layers.ReLU())
+
+    def inception(channels: int) -> layers.Concat:
+        return layers.Concat(
+            unit(channels, 8, 1),
+            layers.Sequential(unit(channels, 8, 1), unit(8, 16, 3)),
+            layers.Sequential(unit(channels, 4, 1), unit(4, 8, 5)),
+            layers.Sequential(layers.MaxPool(3, stride=1, pad=1), unit(channels, 8, 1)),
+        )
+
+    return layers.Sequential(
+        unit(1, 16, 3), layers.MaxPool(3, stride=2, ceil=True), layers.LRN(alpha=2e-5, k=1.0),
+        inception(16), layers.MaxPool(3, stride=2, ceil=True), inception(40),
+        layers.GlobalAvgPool(), layers.Linear(40, 10),
+    )  # fmt: skip
+
+
+def tiny_vgg() -> layers.Module:
+    """VGG's parts in small: pairs of 3x3 convolutions, 2x2 pools, two fully connected layers."""
+
+    def conv(channels: int, width: int) -> list[layers.Module]:
+        return [layers.Conv2d(channels, width, 3, pad=1), layers.ReLU()]
+
+    return layers.Sequential(
+        *conv(1, 8), *conv(8, 8), layers.MaxPool(2), *conv(8, 16), *conv(16, 16), layers.MaxPool(2),
+        layers.Flatten(), layers.Linear(7 * 7 * 16, 32), layers.ReLU(), layers.Linear(32, 10),
+    )  # fmt: skip
+
+
+def tiny_resnet() -> layers.Module:
+    return models.build("resnet-mini", in_channels=1)
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("build", [tiny_googlenet, tiny_vgg, tiny_resnet])
+def test_learns_64_images_by_heart(build, backend):
+    minicnn.seed(0)
+    images, labels = load("bundled").take(np.arange(64))
+    x = ((images / 255 - 0.29) / 0.35).astype(np.float32)
+    model = build()
+    optimiser = optim.Adam(model.parameters(), lr=3e-3)
+    with kernels.use(backend):
+        for _ in range(150):
+            logits = model(Tensor(x))
+            if (logits.data.argmax(axis=1) == labels).all():
+                break
+            optimiser.zero_grad()
+            models.loss(logits, labels).backward()
+            optimiser.step()
+        else:
+            pytest.fail("some of 64 images are still misclassified after 150 steps")
