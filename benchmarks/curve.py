@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 WIDTH, HEIGHT, MARGIN = 640, 320, 48
+FONT = 'font-family="sans-serif" font-size="12"'
 COLOURS = ("#1f6fb4", "#d9622b", "#2f9e57", "#8a56b8")
 
 
@@ -20,7 +21,7 @@ def svg(series: Mapping[str, Sequence[tuple[float, float]]], x_label: str) -> st
 
     left, right, top, bottom = MARGIN, WIDTH - MARGIN, MARGIN, HEIGHT - MARGIN
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" {FONT}>',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
         f'<path d="M{left},{top} V{bottom} H{right}" fill="none" stroke="#888"/>',
         _text(left - 6, bottom, f"{y_low:.4g}", "end"),

@@ -59,9 +59,9 @@ def run(options: argparse.Namespace) -> tables.Table:
         rows=[measure(name, options.threads) for name in networks.named(options.networks)],
         machine=tables.machine(options.threads),
         notes=[
-            "One step (forward, loss, backward, SGD with momentum) in a process of its own for each side; the peak is that of "
-            "the resident memory of the whole process, interpreter and libraries included. Alive: arrays that an op of the step "
-            "returned and that are still there when it is over, with Python's cycle collector off.",
+            "One step (forward, loss, backward, SGD with momentum) in a process of its own for each side. Peak: of the "
+            "resident memory of the whole process, interpreter and libraries included. Alive: arrays that an op of the "
+            "step returned and that are still there when it is over, with Python's cycle collector off.",
             "PyTorch's is the lower of its two layouts, NCHW and channels_last; a dash where it is not installed.",
         ],
     )

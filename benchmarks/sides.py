@@ -58,9 +58,13 @@ def torch_step(network: Network, threads: int, *, channels_last: bool = False, c
     images = images.permute(0, 3, 1, 2)  # NHWC in memory, which is what PyTorch calls channels_last
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model, images = model.to(memory_format=layout), images.contiguous(memory_format=layout)
-    # fused: its fastest implementation on a CPU, one pass over each parameter
-    sgd = {"lr": LEARNING_RATE, "momentum": MOMENTUM, "weight_decay": WEIGHT_DECAY, "fused": True}
-    optimiser = torch.optim.SGD(model.parameters(), **sgd)
+    optimiser = torch.optim.SGD(
+        model.parameters(),
+        lr=LEARNING_RATE,
+        momentum=MOMENTUM,
+        weight_decay=WEIGHT_DECAY,
+        fused=True,  # its fastest implementation on a CPU: one pass over each parameter
+    )
     run = torch.compile(model) if compiled else model
 
     def step() -> float:

@@ -16,6 +16,7 @@ from benchmarks import harness, networks, probe, sides, tables
 from benchmarks.harness import Record, in_process
 
 DEFAULT = "resnet18,googlenet,vgg-a,resnet20"
+LEAST = 3  # timed steps in a process
 
 
 # --- In the child process ----------------------------------------------------------------------------------------
@@ -33,10 +34,10 @@ def measure_torch(threads: int, network: str, seconds: float, **options: bool) -
     return timed(step, seconds)
 
 
-def timed(step: sides.Step, seconds: float, least: int = 3) -> Record:
-    """The median time of a step, over as many as fit into `seconds`, but at least three."""
+def timed(step: sides.Step, seconds: float) -> Record:
+    """The median time of a step, over as many as fill `seconds`, but at least three."""
     times: list[float] = []
-    while len(times) < least or sum(times) < seconds:
+    while len(times) < LEAST or sum(times) < seconds:
         start = time.perf_counter()
         loss = step()
         times.append(time.perf_counter() - start)
@@ -121,12 +122,13 @@ def run(options: argparse.Namespace) -> tables.Table:
         machine=tables.machine(options.threads),
         notes=[
             f"PyTorch ÷ minicnn: geometric mean {statistics.geometric_mean(ratios):.2f}, lowest {min(ratios):.2f}.",
-            f"Forward, loss, backward and SGD with momentum. Median (lowest–highest) of {rounds} rounds; in a round each "
-            f"side and mode has a process of its own, one at a time: one untimed step, then the median of the steps that "
-            f"fill {seconds:g} s. PyTorch's modes were {', '.join(options.modes.split(','))}; the fastest is shown, the "
-            "others are in the JSON.",
-            "Limit: the step's multiply-adds, counted as the plain formulas ask for them, at the highest peak that a probe "
-            f"found in the same rounds ({min(peaks):.0f}–{max(peaks):.0f} GF/s). MB: peak resident memory of the whole process.",
+            f"Forward, loss, backward and SGD with momentum. Median (lowest–highest) of {rounds} rounds. In a round each side "
+            f"and mode has a process of its own, one at a time: one untimed step, then the median of at least {LEAST}, and "
+            f"of as many as fill {seconds:g} s. PyTorch's modes were {', '.join(options.modes.split(','))}; its fastest "
+            "is shown, all are in the JSON.",
+            "Limit: the time for the step's multiply-adds, as many as the plain formulas ask for, at the highest rate that "
+            f"a probe found in the same rounds ({min(peaks):.0f} to {max(peaks):.0f} GF/s). MB: peak resident memory of the "
+            "whole process.",
         ],
     )
 

@@ -151,7 +151,7 @@ class Tensor(Operators):
                     elif pending[parent][1]:  # later ones are added in place, once the buffer is ours
                         pending[parent][0].__iadd__(g)
                     else:
-                        pending[parent] = (pending[parent][0] + g, True)
+                        pending[parent] = (_array(pending[parent][0] + g), True)
                 uses[parent] -= 1
                 if uses[parent] == 0:
                     ready.append(parent)
@@ -186,7 +186,8 @@ def _run_backward(node: Node, gy: Array | None) -> tuple[Array | None, ...]:
     if gy is None:  # no gradient reached it: none reaches what lies below
         return (None,) * len(node.parents)
     start = time.perf_counter() if _state.observers else 0.0
-    grads = tuple(backward(gy, tuple(parent is not None for parent in node.parents)))
+    needs = tuple(parent is not None for parent in node.parents)
+    grads = tuple(g if g is None else _array(g) for g in backward(gy, needs))
     _notify("backward", node.name, node, (gy,), grads, start)
     return grads
 
@@ -227,7 +228,7 @@ def differentiable(f: Callable[..., tuple[Array, Callable]]) -> Callable[..., Te
         _check_compatible(name, arrays)
         start = time.perf_counter() if _state.observers else 0.0
         y, backward = f(*arrays, **options)
-        result = Tensor(y if hasattr(y, "ndim") and not isinstance(y, np.generic) else np.asarray(y))
+        result = Tensor(_array(y))
         if _state.recording and any(isinstance(a, Tensor) and a.requires_grad for a in args):
             parents = tuple((a.node or a) if isinstance(a, Tensor) and a.requires_grad else None for a in args)
             result.node, result.requires_grad = Node(name, backward, parents), True
@@ -235,6 +236,11 @@ def differentiable(f: Callable[..., tuple[Array, Callable]]) -> Callable[..., Te
         return result
 
     return op
+
+
+def _array(value: Any) -> Array:
+    """The value itself, or the 0-d array that NumPy has made a scalar of."""
+    return np.asarray(value) if isinstance(value, np.generic) else value
 
 
 def _raw(argument: Any) -> Any:
