@@ -30,15 +30,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments[:cut])
     options.arguments = arguments[cut + 1 :]
     if options.arguments and options.command not in TAKE_ARGUMENTS:
-        parser.error(f"{options.command} trains nothing by itself, so nothing may follow after --")
+        raise ValueError(f"{options.command} takes no options of minicnn.train, so nothing may follow after --")
     if options.threads < 1:
-        parser.error(f"--threads must be at least 1, got {options.threads}")
+        raise ValueError(f"--threads must be at least 1, got {options.threads}")
     return options
 
 
 def main(arguments: list[str]) -> int:
-    options = parse(arguments)
     try:
+        options = parse(arguments)
         table = COMMANDS[options.command].run(options)
         paths = tables.write(table, options.out)
     except KeyboardInterrupt:

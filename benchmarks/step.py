@@ -99,8 +99,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> tables.Table:
     rounds, seconds = (1, 1.0) if options.quick else (options.rounds, options.seconds)
-    modes = {"minicnn": MINICNN, **torch_modes(options.modes)}
-    rows = [measure(name, modes, options.threads, rounds, seconds) for name in networks.named(options.networks)]
+    if rounds < 1:
+        raise ValueError(f"--rounds must be at least 1, got {rounds}")
+    modes, chosen = torch_modes(options.modes), networks.named(options.networks)
+    rows = [measure(name, {"minicnn": MINICNN, **modes}, options.threads, rounds, seconds) for name in chosen]
     ratios = [row["ratio"] for row in rows]
     peaks = [row["gflops"] for row in rows]
     return tables.Table(
@@ -122,13 +124,13 @@ def run(options: argparse.Namespace) -> tables.Table:
         machine=tables.machine(options.threads),
         notes=[
             f"PyTorch ÷ minicnn: geometric mean {statistics.geometric_mean(ratios):.2f}, lowest {min(ratios):.2f}.",
-            f"Forward, loss, backward and SGD with momentum. Median (lowest–highest) of {rounds} rounds. In a round each side "
-            f"and mode has a process of its own, one at a time: one untimed step, then the median of at least {LEAST}, and "
-            f"of as many as fill {seconds:g} s. PyTorch's modes were {', '.join(options.modes.split(','))}; its fastest "
-            "is shown, all are in the JSON.",
-            "Limit: the time for the step's multiply-adds, as many as the plain formulas ask for, at the highest rate that "
-            f"a probe found in the same rounds ({min(peaks):.0f} to {max(peaks):.0f} GF/s). MB: peak resident memory of the "
-            "whole process.",
+            "A step is forward, loss, backward and SGD with momentum. Times are the median (lowest–highest) of "
+            f"{rounds} rounds. In a round each side and mode has a process of its own, one at a time: one untimed "
+            f"step, then the median of as many as fill {seconds:g} s, but at least {LEAST}. PyTorch's modes were "
+            f"{', '.join(modes)}; its fastest is shown, all are in the JSON.",
+            "Limit: the time for the step's multiply-adds, as many as the plain formulas ask for, at the highest rate "
+            f"that a probe found in the same rounds ({min(peaks):.0f} to {max(peaks):.0f} GF/s). MB: peak resident "
+            "memory of the whole process.",
         ],
     )
 

@@ -121,11 +121,15 @@ class Tensor(Operators):
             raise RuntimeError("backward: this tensor depends on nothing that requires a gradient")
         if gy is None:
             if self.size != 1:
-                raise RuntimeError(f"backward: a tensor of shape {self.shape} needs an upstream gradient gy of that shape")
+                raise RuntimeError(
+                    f"backward: a tensor of shape {self.shape} needs an upstream gradient gy of that shape"
+                )
             gy = array_module(self.data).ones_like(self.data)
         if array_module(gy) is not array_module(self.data) or gy.shape != self.shape or gy.dtype != self.dtype:
             given, needed = f"{gy.shape} {gy.dtype}", f"{self.shape} {self.dtype}"
-            raise ValueError(f"backward: the upstream gradient gy is {given}, the tensor needs {needed} on its own device")
+            raise ValueError(
+                f"backward: the upstream gradient gy is {given}, the tensor needs {needed} on its own device"
+            )
 
         root: Node | Tensor = self.node or self
         uses = _count_uses(root)
@@ -137,7 +141,7 @@ class Tensor(Operators):
             if isinstance(node, Tensor):
                 _deposit(node, gy, owned)
                 continue
-            watcher = node.watcher and node.watcher()
+            watcher = node.watcher() if node.watcher else None
             if watcher is not None:
                 _deposit(watcher, gy, owned=False)
             grads = _run_backward(node, gy)
@@ -146,7 +150,11 @@ class Tensor(Operators):
                     continue
                 if g is not None:
                     if parent not in pending:  # the first contribution is borrowed, unless nobody else can hold it
-                        alone = g is not gy and g.base is None and all(g is not other for other in grads[:i] + grads[i + 1 :])
+                        alone = (
+                            g is not gy
+                            and g.base is None
+                            and all(g is not other for other in grads[:i] + grads[i + 1 :])
+                        )
                         pending[parent] = (g, alone)
                     elif pending[parent][1]:  # later ones are added in place, once the buffer is ours
                         pending[parent][0].__iadd__(g)

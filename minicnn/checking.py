@@ -87,9 +87,7 @@ def gradcheck(
     return worst
 
 
-def _check_elements(
-    i: int, g: Any, numerical: Callable[[int, Any], float], tolerance: float, xp: Any
-) -> float:
+def _check_elements(i: int, g: Any, numerical: Callable[[int, Any], float], tolerance: float, xp: Any) -> float:
     """The largest error of any element of argument i's gradient g, relative to the largest element."""
     expected = np.empty(g.shape)
     for index in np.ndindex(g.shape):

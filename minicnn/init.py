@@ -8,7 +8,10 @@ tensor's dtype, so float32 and float64 networks start from the same values.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import math
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -26,28 +29,45 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     return taps * shape[-2], taps * shape[-1]
 
 
-def _fill(t: Tensor, values: np.ndarray) -> Tensor:
-    t.data[...] = array_module(t.data).asarray(values, dtype=t.dtype)
+_skipping: contextvars.ContextVar[bool] = contextvars.ContextVar("skipping", default=False)
+
+
+@contextlib.contextmanager
+def skipped() -> Iterator[None]:
+    """Within the block nothing is drawn, and new layers stay at 0: for weights that are counted, or set right after."""
+    token = _skipping.set(True)
+    try:
+        yield
+    finally:
+        _skipping.reset(token)
+
+
+def _draw(t: Tensor, rng: np.random.Generator | None, values: Callable[[np.random.Generator], np.ndarray]) -> Tensor:
+    if not _skipping.get():
+        t.data[...] = array_module(t.data).asarray(values(rng or random.weights()), dtype=t.dtype)
     return t
 
 
 def normal(t: Tensor, std: float, *, rng: np.random.Generator | None = None) -> Tensor:
     """Draw from N(0, std²)."""
-    return _fill(t, (rng or random.weights()).normal(0.0, std, t.shape))
+    return _draw(t, rng, lambda rng: rng.normal(0.0, std, t.shape))
 
 
 def uniform(t: Tensor, limit: float, *, rng: np.random.Generator | None = None) -> Tensor:
     """Draw from U(-limit, limit), whose variance is limit² / 3."""
-    return _fill(t, (rng or random.weights()).uniform(-limit, limit, t.shape))
+    return _draw(t, rng, lambda rng: rng.uniform(-limit, limit, t.shape))
 
 
 def truncated_normal(t: Tensor, std: float, *, bound: float = 2.0, rng: np.random.Generator | None = None) -> Tensor:
     """Draw from N(0, std²), again wherever the value lies more than `bound` standard deviations out."""
-    rng = rng or random.weights()
-    values = rng.normal(0.0, 1.0, t.shape)
-    while (outside := np.abs(values) > bound).any():
-        values[outside] = rng.normal(0.0, 1.0, int(outside.sum()))
-    return _fill(t, std * values)
+
+    def values(rng: np.random.Generator) -> np.ndarray:
+        values = rng.normal(0.0, 1.0, t.shape)
+        while (outside := np.abs(values) > bound).any():
+            values[outside] = rng.normal(0.0, 1.0, int(outside.sum()))
+        return std * values
+
+    return _draw(t, rng, values)
 
 
 def constant(t: Tensor, value: float) -> Tensor:

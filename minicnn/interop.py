@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
-from minicnn import device
+from minicnn import checkpoint, device
 from minicnn.autograd import Tensor
 from minicnn.layers import Conv2d, Linear, Module
 
@@ -23,16 +22,59 @@ def load_torch(model: Module, weights: str | Path | Mapping[str, Any], strict: b
 
     A prefix `module.` is dropped, a last layer may be called `linear` or `fc`, and `num_batches_tracked` is ignored.
     A file that says of itself `format=minicnn` is in our layout already. Everything that does not fit is reported
-    together in one ValueError, as by `Module.load_state_dict`; so is a file that cannot be read.
+    together in one ValueError, as by `Module.load_state_dict`; so is a file that cannot be used.
     """
-    state, is_ours = (weights, False) if isinstance(weights, Mapping) else _read(Path(weights))
-    if not is_ours:
-        state = _from_torch(model, state)
+    if isinstance(weights, Mapping):
+        source, state = "state dict", _from_torch(model, weights)
+    else:
+        source, state = str(weights), _read(model, Path(weights))
     try:
         model.load_state_dict(state, strict)
     except ValueError as error:
-        where = "state dict" if isinstance(weights, Mapping) else weights
-        raise ValueError(f"load_torch: {where}: {str(error).removeprefix('load_state_dict: ')}") from None
+        raise ValueError(f"{source}: {str(error).removeprefix('load_state_dict: ')}") from None
+
+
+def _read(model: Module, path: Path) -> dict[str, np.ndarray]:
+    if path.suffix in (".pth", ".pt"):
+        raise ValueError(
+            f"{path}: pickled weights are not read, for a pickle can run code; convert them in PyTorch with "
+            f"safetensors.torch.save_file(torch.load({path.name!r}, weights_only=True), {path.stem + '.safetensors'!r})"
+        )
+    arrays, metadata = checkpoint.read_safetensors(path)
+    return checkpoint.part(arrays) if checkpoint.is_ours(metadata) else _from_torch(model, arrays)
+
+
+def _is_weight(name: str) -> bool:
+    return name.rpartition(".")[2] == "weight"
+
+
+def _from_torch(model: Module, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The entries of a PyTorch state dict under the model's names and in our layout.
+
+    Arrays of a shape that cannot be meant are passed on as they are: `load_state_dict` reports them with all the rest.
+    """
+    layers = dict(model.named_modules())
+
+    def renamed(name: str) -> str:
+        name = name.removeprefix("module.")
+        layer, _, attribute = name.rpartition(".")
+        other = {"linear": "fc", "fc": "linear"}.get(layer)
+        return f"{other}.{attribute}" if layer not in layers and other in layers else name
+
+    def converted(name: str, value: Any) -> np.ndarray:
+        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+        layer = layers.get(name.rpartition(".")[0])
+        if _is_weight(name) and isinstance(layer, Conv2d) and array.ndim == 4:
+            return array.transpose(2, 3, 1, 0)  # OIHW -> HWIO
+        if _is_weight(name) and isinstance(layer, Linear) and array.ndim == 2:
+            array = array.T
+            if layer.from_map is not None and len(array) == len(layer.weight):  # (C·H·W, out) -> (H·W·C, out)
+                h, w, c = layer.from_map
+                return array.reshape(c, h, w, -1).transpose(1, 2, 0, 3).reshape(array.shape)
+        return array
+
+    names = {renamed(name): value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    return {name: converted(name, value) for name, value in names.items()}
 
 
 def to_torch(model: Module) -> dict[str, np.ndarray]:
@@ -63,53 +105,3 @@ def from_dlpack(array: Any) -> Tensor:
     import cupy
 
     return Tensor(cupy.from_dlpack(array))
-
-
-def _is_weight(name: str) -> bool:
-    return name.rpartition(".")[2] == "weight"
-
-
-def _read(path: Path) -> tuple[dict[str, np.ndarray], bool]:
-    """The arrays of a safetensors file, and whether it is one of ours."""
-    if path.suffix in (".pth", ".pt"):
-        raise ValueError(
-            f"load_torch: {path} is a pickle, which can run code and is not read: in PyTorch, convert it with "
-            "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'weights.safetensors')"
-        )
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata.get("format") == "minicnn"
-    except OSError as error:
-        raise ValueError(f"load_torch: {path}: {error.strerror or 'no such file'}") from None
-    except (SafetensorError, TypeError) as error:  # TypeError: a dtype that NumPy does not have
-        raise ValueError(f"load_torch: {path} is not a usable safetensors file: {error}") from None
-
-
-def _from_torch(model: Module, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The entries of a PyTorch state dict under the model's names and in our layout.
-
-    Arrays of a shape that cannot be meant are passed on as they are: `load_state_dict` reports them with all the rest.
-    """
-    layers = dict(model.named_modules())
-
-    def renamed(name: str) -> str:
-        name = name.removeprefix("module.")
-        layer, _, attribute = name.rpartition(".")
-        other = {"linear": "fc", "fc": "linear"}.get(layer)
-        return f"{other}.{attribute}" if layer not in layers and other in layers else name
-
-    def converted(name: str, value: Any) -> np.ndarray:
-        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
-        layer = layers.get(name.rpartition(".")[0])
-        if _is_weight(name) and isinstance(layer, Conv2d) and array.ndim == 4:
-            return array.transpose(2, 3, 1, 0)  # OIHW -> HWIO
-        if _is_weight(name) and isinstance(layer, Linear) and array.ndim == 2:
-            array = array.T
-            if layer.from_map is not None and len(array) == len(layer.weight):  # (C·H·W, out) -> (H·W·C, out)
-                h, w, c = layer.from_map
-                return array.reshape(c, h, w, -1).transpose(1, 2, 0, 3).reshape(array.shape)
-        return array
-
-    names = {renamed(name): value for name, value in state.items() if not name.endswith("num_batches_tracked")}
-    return {name: converted(name, value) for name, value in names.items()}

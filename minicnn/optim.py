@@ -39,7 +39,9 @@ class Optimiser:
             self._parameters += [(p, float(decay), float(scale)) for p in group["params"]]
         if not self._parameters:
             raise ValueError(f"{type(self).__name__}: there are no parameters to train")
-        self._state = [{slot: array_module(p.data).zeros_like(p.data) for slot in self.slots} for p, _, _ in self._parameters]
+        self._state = [
+            {slot: array_module(p.data).zeros_like(p.data) for slot in self.slots} for p, _, _ in self._parameters
+        ]
 
     def step(self) -> None:
         """Change every parameter by its gradient."""
@@ -66,7 +68,9 @@ class Optimiser:
         own = self.state_dict()
         wrong = sorted(set(own) ^ set(state)) or [name for name in own if own[name].shape != state[name].shape]
         if wrong:
-            raise ValueError(f"{type(self).__name__}: the saved state is of another optimiser or network: {wrong[0]} differs")
+            raise ValueError(
+                f"{type(self).__name__}: the saved state is of another optimiser or network: {wrong[0]} differs"
+            )
         self.steps = int(state["steps"])
         for name, array in own.items():
             if name != "steps":

@@ -12,12 +12,12 @@ from typing import Any
 
 from minicnn import ops
 from minicnn.autograd import Tensor
-
 from minicnn.models import googlenet, resnet, vgg
 from minicnn.models.model import Model
 
-_BUILDERS: dict[str, Callable[..., Any]] = {**resnet.MODELS, **googlenet.MODELS, **vgg.MODELS}
+_BUILDERS: dict[str, Callable[..., Model]] = {**resnet.MODELS, **googlenet.MODELS, **vgg.MODELS}
 _ALIASES = vgg.ALIASES
+_SIZES = ("num_classes", "in_channels", "image_size")
 
 
 def names() -> list[str]:
@@ -30,55 +30,55 @@ def build(
 ) -> Model:
     """The network of that name with freshly drawn weights; `None` means the paper's own classes and image size.
 
-    `variant` are the keywords that the model takes besides: `bn=True`, `shortcut="C"`; see `variants(name)`.
-    The model knows what it is: `model.name`, `num_classes`, `in_channels`, `image_size`, and `model.config`, with
-    which `build(**model.config)` makes another of its kind.
+    `variant` are the keywords that the model takes besides, such as `bn=True` or `shortcut="C"`; `variants(name)` has
+    them all. The model knows what it is: `model.name`, `num_classes`, `in_channels`, `image_size`, and `model.config`,
+    with which `build(**model.config)` makes another of its kind.
 
     Raises ValueError for an unknown name (with the nearest ones), an unknown keyword or value of a variant, and an
     `image_size` that is too small, with the name of the layer that no longer fits.
     """
-    builder = _builder(name)
-    name = _ALIASES.get(name, name)
-    unknown = [keyword for keyword in variant if keyword not in variants(name)]
+    takes = variants(name)
+    unknown = [keyword for keyword in variant if keyword not in takes]
     if unknown:
-        takes = ", ".join(f"{keyword}={value!r}" for keyword, value in variants(name).items()) or "no variants"
-        raise ValueError(f"{name}: unknown keyword {', '.join(unknown)}; it takes {takes}")
-    sizes = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
+        listed = ", ".join(f"{keyword}={value!r}" for keyword, value in takes.items()) or "no variants"
+        raise ValueError(f"{name}: unknown keyword {', '.join(unknown)}; it takes {listed}")
+    sizes = dict(zip(_SIZES, (num_classes, in_channels, image_size), strict=True))
     given = {key: value for key, value in sizes.items() if value is not None}
     for key, value in given.items():
         if value < 1:
             raise ValueError(f"{name}: {key} must be at least 1, got {value}")
-    call = inspect.signature(builder).bind(**given, **variant)
-    call.apply_defaults()
+
+    arguments = {**defaults(name), **given, **variant}
+    name = _ALIASES.get(name, name)
     try:
-        model = builder(**call.arguments)
+        model = _BUILDERS[name](**arguments)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
-    model.name, model.config = name, {"name": name, **call.arguments}
-    for key in sizes:
-        setattr(model, key, call.arguments[key])
+    model.name, model.config = name, {"name": name, **arguments}
+    for key in _SIZES:
+        setattr(model, key, arguments[key])
     return model
 
 
-def variants(name: str) -> dict[str, Any]:
-    """The keywords with which a model can be varied, and their defaults: `{"shortcut": "B", "stride_in": "3x3"}`."""
-    parameters = inspect.signature(_builder(name)).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
-
-
-def _builder(name: str) -> Callable[..., Any]:
+def defaults(name: str) -> dict[str, Any]:
+    """What `build` takes besides a name, with the values that hold if nothing is said: the paper's."""
     known = _ALIASES.get(name, name)
     if known not in _BUILDERS:
         near = difflib.get_close_matches(name.lower(), names(), n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(names())}"
         raise ValueError(f"unknown model {name!r}: {hint}")
-    return _BUILDERS[known]
+    return {p.name: p.default for p in inspect.signature(_BUILDERS[known]).parameters.values()}
+
+
+def variants(name: str) -> dict[str, Any]:
+    """The keywords with which a model can be varied, and their defaults: `{"shortcut": "B", "stride_in": "3x3"}`."""
+    return {keyword: value for keyword, value in defaults(name).items() if keyword not in _SIZES}
 
 
 def loss(
     outputs: Tensor | tuple[Tensor, ...], labels: Any, *, label_smoothing: float = 0.0, aux_weight: float = 0.3
 ) -> Tensor:
-    """The mean cross-entropy of a network's output: of (main, *auxiliary) logits, main + aux_weight · (sum of the rest).
+    """The mean cross-entropy of what a network returns; of (main, *auxiliary) logits, main + aux_weight · Σ auxiliary.
 
     0.3 is GoogLeNet's weight for each auxiliary head (arXiv 1409.4842 §5).
     """

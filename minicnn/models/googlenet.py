@@ -51,7 +51,7 @@ class ConvUnit(Module):
 
 
 def inception(name: str, channels: int, *, large: int, bn: bool) -> Concat:
-    """The module of Figure 2(b) on `channels` maps: 1x1 convolutions make the 3x3 and the `large` (5x5) filters cheap."""
+    """The module of Figure 2(b): 1x1 convolutions reduce what the 3x3 and the `large` (5x5) filters have to look at."""
     n1, n3_reduce, n3, n5_reduce, n5, pool_proj = TABLE[name]
     unit = partial(ConvUnit, bn=bn)
     return Concat(

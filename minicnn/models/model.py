@@ -21,7 +21,7 @@ class Model(Module):
 
 
 def side_after(pool: MaxPool, name: str, side: int, image_size: int) -> int:
-    """The side of a square map of `side` after a pool; a ValueError with the pool's name where nothing is left of it."""
+    """The side of a square map of `side` after a pool; a ValueError naming the pool where nothing is left."""
     rows, _ = windows((1, side, side, 1), pool.size, **pool.options)
     if rows.outputs < 1:
         raise ValueError(

@@ -165,9 +165,7 @@ def bottleneck(
     return _imagenet(block, blocks, num_classes, in_channels, image_size)
 
 
-def plain(
-    blocks: Sequence[int], num_classes: int = 1000, in_channels: int = 3, image_size: int = 224
-) -> ResNet:
+def plain(blocks: Sequence[int], num_classes: int = 1000, in_channels: int = 3, image_size: int = 224) -> ResNet:
     """Plain-18 and 34: the same layers without shortcuts (Figure 3, middle)."""
     return _imagenet(PlainBlock, blocks, num_classes, in_channels, image_size)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 from minicnn import init as initialise
@@ -12,15 +13,17 @@ from minicnn.models.model import SMALL, Model, side_after
 
 # Table 1, in the paper's notation: 3-64 is a 3x3 convolution to 64 channels with its ReLU, M a 2x2 max pool, LRN
 # AlexNet's normalisation. The last row is the control of §4.1: each pair of 3x3 convolutions of B as one 5x5.
+# fmt: off
 TABLE = {
-    "vgg-a": "3-64 M  3-128 M  3-256 3-256 M  3-512 3-512 M  3-512 3-512 M",
-    "vgg-a-lrn": "3-64 LRN M  3-128 M  3-256 3-256 M  3-512 3-512 M  3-512 3-512 M",
-    "vgg-b": "3-64 3-64 M  3-128 3-128 M  3-256 3-256 M  3-512 3-512 M  3-512 3-512 M",
-    "vgg-c": "3-64 3-64 M  3-128 3-128 M  3-256 3-256 1-256 M  3-512 3-512 1-512 M  3-512 3-512 1-512 M",
-    "vgg-d": "3-64 3-64 M  3-128 3-128 M  3-256 3-256 3-256 M  3-512 3-512 3-512 M  3-512 3-512 3-512 M",
-    "vgg-e": "3-64 3-64 M  3-128 3-128 M  3-256 3-256 3-256 3-256 M  3-512 3-512 3-512 3-512 M  3-512 3-512 3-512 3-512 M",
-    "vgg-b-5x5": "5-64 M  5-128 M  5-256 M  5-512 M  5-512 M",
+    "vgg-a":     "3-64       M 3-128       M 3-256 3-256             M 3-512 3-512             M 3-512 3-512             M",
+    "vgg-a-lrn": "3-64 LRN   M 3-128       M 3-256 3-256             M 3-512 3-512             M 3-512 3-512             M",
+    "vgg-b":     "3-64 3-64  M 3-128 3-128 M 3-256 3-256             M 3-512 3-512             M 3-512 3-512             M",
+    "vgg-c":     "3-64 3-64  M 3-128 3-128 M 3-256 3-256 1-256       M 3-512 3-512 1-512       M 3-512 3-512 1-512       M",
+    "vgg-d":     "3-64 3-64  M 3-128 3-128 M 3-256 3-256 3-256       M 3-512 3-512 3-512       M 3-512 3-512 3-512       M",
+    "vgg-e":     "3-64 3-64  M 3-128 3-128 M 3-256 3-256 3-256 3-256 M 3-512 3-512 3-512 3-512 M 3-512 3-512 3-512 3-512 M",
+    "vgg-b-5x5": "5-64       M 5-128       M 5-256                   M 5-512                   M 5-512                   M",
 }
+# fmt: on
 ALIASES = {"vgg11": "vgg-a", "vgg13": "vgg-b", "vgg16": "vgg-d", "vgg19": "vgg-e"}
 
 INITIALISATIONS = {
@@ -57,34 +60,38 @@ class VGG(Model):
     ):
         if init not in INITIALISATIONS:
             raise ValueError(f"init must be one of {', '.join(INITIALISATIONS)}, got {init!r}")
+        with initialise.skipped():  # drawn below
+            self.features, self.map_shape = self._features(table, in_channels, image_size, bn)
+            hidden = 4096 if image_size > SMALL else 512
+            self.classifier = Sequential(
+                Linear(math.prod(self.map_shape), hidden, from_map=self.map_shape), ReLU(), Dropout(0.5),
+                Linear(hidden, hidden), ReLU(), Dropout(0.5),
+                Linear(hidden, num_classes),
+            )  # fmt: skip
+        for layer in self.modules():
+            if isinstance(layer, Conv2d | Linear):
+                INITIALISATIONS[init](layer.weight)
+
+    @staticmethod
+    def _features(table: str, channels: int, image_size: int, bn: bool) -> tuple[Sequential, tuple[int, int, int]]:
+        """The layers of a row of the table, and the (H, W, C) of the map that they make of an image."""
         layers: list[Module] = []
-        channels, side = in_channels, image_size
-        entries = table.split()
-        for i, entry in enumerate(entries):
+        side, pools = image_size, table.count("M")
+        for entry in table.split():
             if entry == "M":
-                if side == 1 and i == len(entries) - 1:
+                pools -= 1
+                if side == 1 and pools == 0:
                     continue
-                layers.append(MaxPool(2))
-                side = side_after(layers[-1], f"features.{len(layers) - 1}", side, image_size)
+                pool = MaxPool(2)
+                side = side_after(pool, f"features.{len(layers)}", side, image_size)
+                layers.append(pool)
             elif entry == "LRN":
                 layers.append(LRN(size=5, alpha=1e-4, beta=0.75, k=2.0))
             else:
                 size, width = map(int, entry.split("-"))
                 layers += [Conv2d(channels, width, size, pad=size // 2), *([BatchNorm(width)] if bn else []), ReLU()]
                 channels = width
-        self.features = Sequential(*layers)
-
-        self.map_shape = (side, side, channels)
-        hidden = 4096 if image_size > SMALL else 512
-        self.classifier = Sequential(
-            Linear(side * side * channels, hidden, from_map=self.map_shape), ReLU(), Dropout(0.5),
-            Linear(hidden, hidden), ReLU(), Dropout(0.5),
-            Linear(hidden, num_classes),
-        )  # fmt: skip
-
-        for layer in self.modules():
-            if isinstance(layer, Conv2d | Linear):
-                INITIALISATIONS[init](layer.weight)
+        return Sequential(*layers), (side, side, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.features(x).flatten())

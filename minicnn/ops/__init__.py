@@ -1,14 +1,14 @@
 """The ops: what a network is computed with. One op, one function: forward on top, backward inside, derivation above.
 
-    basic        arithmetic, reductions, shapes: what `Tensor`'s operators call
-    conv         convolution, fully connected layer
-    pool         max, average, global average
-    norm         batch normalisation, local response and contrast normalisation
-    activation   ReLU, sigmoid, tanh
-    regularise   dropout
-    loss         softmax, cross-entropy
-    shape        concatenation, ResNet's shortcut A
-    fused        two or three of these in one pass
+basic        arithmetic, reductions, shapes: what `Tensor`'s operators call
+conv         convolution, fully connected layer
+pool         max, average, global average
+norm         batch normalisation, local response and contrast normalisation
+activation   ReLU, sigmoid, tanh
+regularise   dropout
+loss         softmax, cross-entropy
+shape        concatenation, ResNet's shortcut A
+fused        two or three of these in one pass
 """
 
 from minicnn.ops import fused

@@ -15,10 +15,15 @@ def check_convolution(op: str, x: Any, w: Any, b: Any, stride: Pair, pad: Paddin
     """What conv2d needs of its arguments; ValueError otherwise."""
     _checks.maps(op, x)
     require(w.ndim == 4, f"{op}: w must be (KH, KW, C/groups, O), got shape {w.shape}")
-    channels, shapes = w.shape[2] * groups, f"(x: {x.shape}, w: {w.shape}" + (f", groups: {groups})" if groups > 1 else ")")
+    channels, shapes = (
+        w.shape[2] * groups,
+        f"(x: {x.shape}, w: {w.shape}" + (f", groups: {groups})" if groups > 1 else ")"),
+    )
     require(groups >= 1, f"{op}: groups must be at least 1, got {groups}")
     require(channels == x.shape[3], f"{op}: w has {channels} input channels but x has {x.shape[3]} {shapes}")
-    require(w.shape[3] % groups == 0, f"{op}: groups={groups} must divide the {w.shape[3]} output channels of w {shapes}")
+    require(
+        w.shape[3] % groups == 0, f"{op}: groups={groups} must divide the {w.shape[3]} output channels of w {shapes}"
+    )
     if b is not None:
         _checks.vector(op, "b", b, w.shape[3], "output channel")
     _checks.window(op, x.shape, w.shape[:2], stride, pad, dilation)

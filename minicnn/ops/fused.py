@@ -79,9 +79,7 @@ def bn_relu(
 
 
 @differentiable
-def _conv_relu(
-    x: Any, w: Any, b: Any = None, *, stride: Pair, pad: Padding, dilation: Pair, groups: int
-) -> Any:
+def _conv_relu(x: Any, w: Any, b: Any = None, *, stride: Pair, pad: Padding, dilation: Pair, groups: int) -> Any:
     check_convolution("conv_relu", x, w, b, stride, pad, dilation, groups)
     k, options = kernels.of(x), {"stride": stride, "pad": pad, "dilation": dilation, "groups": groups}
     y = k.conv2d_relu(x, w, b, **options)

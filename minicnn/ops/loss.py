@@ -36,7 +36,9 @@ def _check_labels(logits: Any, labels: Any) -> None:
         )
         return
     require(labels.dtype.kind in "iu", f"cross_entropy: labels must be integers or probabilities, got {labels.dtype}")
-    require(labels.shape == (n,), f"cross_entropy: labels must be ({n},), one for each row of logits, got {labels.shape}")
+    require(
+        labels.shape == (n,), f"cross_entropy: labels must be ({n},), one for each row of logits, got {labels.shape}"
+    )
     outside = (labels < 0) | (labels >= classes)
     if n and bool(outside.any()):
         place = int(outside.argmax())
@@ -61,7 +63,8 @@ def cross_entropy(logits: Any, labels: Any, *, label_smoothing: float = 0.0, red
     _check_labels(logits, labels)
     require(0 <= label_smoothing <= 1, f"cross_entropy: label_smoothing must be from 0 to 1, got {label_smoothing}")
     require(
-        reduction in ("mean", "sum", "none"), f"cross_entropy: reduction must be 'mean', 'sum' or 'none', got {reduction!r}"
+        reduction in ("mean", "sum", "none"),
+        f"cross_entropy: reduction must be 'mean', 'sum' or 'none', got {reduction!r}",
     )
     k = kernels.of(logits)
     losses, p = k.cross_entropy(logits, labels, label_smoothing=label_smoothing)  # (N,), (N, K)

@@ -1,0 +1,84 @@
+"""Files of arrays: written whole or not at all, read with an error that names the file.
+
+A file is safetensors with the metadata `format=minicnn, layout=HWIO`, and whatever else the writer says. The weights
+stand under the names of `model.state_dict()`; what belongs to training stands under names with a "/" in front of a
+part, such as "optimiser/3.velocity".
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from minicnn import device
+
+Arrays = Mapping[str, Any]
+
+
+def write(path: str | Path, arrays: Arrays, metadata: Mapping[str, str]) -> None:
+    """Write arrays (NumPy or CuPy) to `path`. An OSError (full disk, no permission) leaves what was there untouched."""
+    on_cpu = {name: np.ascontiguousarray(device.to(array, "cpu")) for name, array in arrays.items()}
+    write_whole(path, save(on_cpu, metadata={"format": "minicnn", "layout": "HWIO", **metadata}))
+
+
+def write_whole(path: str | Path, content: bytes) -> None:
+    """Write beside, force it to the disk, rename: a reader finds the old file or the new one, never a part."""
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(beside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise OSError(error.errno, f"{error.strerror}; nothing was written over", str(path)) from None
+
+
+def _sync_folder(folder: Path) -> None:
+    """Force the rename to the disk too, where the system can open folders."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """(arrays, metadata) of a file of ours; ValueError for a damaged one or one of another format."""
+    arrays, metadata = read_safetensors(path)
+    if not is_ours(metadata):
+        raise ValueError(f"{path}: not a checkpoint of minicnn; load weights from elsewhere with interop.load_torch")
+    return arrays, metadata
+
+
+def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """(arrays, metadata) of any safetensors file; ValueError for one that is missing, damaged or of another kind."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except (SafetensorError, OSError, TypeError) as error:  # TypeError: a dtype that NumPy does not have
+        raise ValueError(f"{path}: truncated or not a safetensors file ({error}); use another file") from None
+
+
+def is_ours(metadata: Mapping[str, str]) -> bool:
+    """Whether a file says of itself that its weights are in our layout."""
+    return metadata.get("format") == "minicnn"
+
+
+def part(arrays: Arrays, prefix: str = "") -> dict[str, Any]:
+    """What stands under "prefix/"; without a prefix, the weights."""
+    if not prefix:
+        return {name: array for name, array in arrays.items() if "/" not in name}
+    return {name.removeprefix(f"{prefix}/"): array for name, array in arrays.items() if name.startswith(f"{prefix}/")}

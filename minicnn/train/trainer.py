@@ -1,0 +1,229 @@
+"""The training loop, in the open: a Trainer holds all that changes while a network learns, and changes it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+import minicnn
+from minicnn import Tensor, autograd, checkpoint, device, models, no_grad, optim, schedules
+from minicnn.data import Dataset, Loader, augment
+from minicnn.layers import Dropout, Module
+
+Arrays = dict[str, Any]
+
+
+class NotFinite(ArithmeticError):
+    """The loss or a gradient has become NaN or Inf; the message names the step and the first op."""
+
+
+class Trainer:
+    """Model, optimiser, schedule, averages and data of one run: `epoch()` trains one epoch.
+
+    `config` is what `options.configuration` makes. All randomness comes from its seed, so two trainers of the same
+    configuration hold the same numbers after the same number of epochs, bit for bit, on any number of threads; so
+    does one that `restore`d what another one had `saved`.
+    """
+
+    def __init__(self, config: dict[str, Any], train: Dataset, *, on: str = "cpu", loader_threads: int = 1):
+        self.config, self.device = config, on
+        minicnn.seed(config["seed"])
+        steps = "" if config["augment"] == "none" else config["augment"]
+        self.loader = Loader(
+            train,
+            config["batch_size"],
+            augment=augment.parse(steps) if steps else None,
+            seed=config["seed"],
+            threads=loader_threads,
+        )
+        first, _ = train.take(np.arange(1))
+        images = first if self.loader.augment is None else self.loader.augment(first, np.random.default_rng(0))
+        self.image_shape = images.shape[1:]  # of what augmentation makes
+        self.model = models.build(
+            config["model"],
+            train.num_classes,
+            in_channels=self.image_shape[2],
+            image_size=self.image_shape[0],
+            **config["variant"],
+        )
+        self.model.seed_dropout(config["seed"])
+        self.model.to(device=on)
+        self.optimiser = self._optimiser()
+        self.schedule = schedules.parse(config["schedule"], config["epochs"])
+        self.average = self._average()
+
+    def _optimiser(self) -> optim.Optimiser:
+        c = self.config
+        groups = optim.decay_groups(self.model, c["weight_decay"], norm_and_bias=c["decay_all"])
+        groups = [group for group in groups if group["params"]]
+        if c["optimizer"] == "sgd":
+            return optim.SGD(groups, c["lr"], momentum=c["momentum"], nesterov=c["nesterov"])
+        if c["optimizer"] == "rmsprop":
+            return optim.RMSProp(groups, c["lr"], momentum=c["momentum"])
+        return {"adam": optim.Adam, "adamw": optim.AdamW}[c["optimizer"]](groups, c["lr"])
+
+    def _average(self) -> optim.EMA | None:
+        if self.config["polyak"]:
+            return optim.Polyak(self.model)
+        return optim.EMA(self.model, self.config["ema"]) if self.config["ema"] else None
+
+    @property
+    def epochs_done(self) -> int:
+        return self.loader.epoch
+
+    def parameters(self) -> int:
+        """How many numbers are trained."""
+        return sum(p.size for p in self.model.parameters())
+
+    # A step
+
+    def forward(self, images: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
+        """(loss, main logits) of one batch, with the graph that leads to them."""
+        x, y = device.to(images, self.device), device.to(labels, self.device)
+        outputs = self.model(Tensor(x))
+        loss = models.loss(outputs, y, label_smoothing=self.config["label_smoothing"])
+        return loss, outputs[0] if isinstance(outputs, tuple) else outputs
+
+    def step(self, images: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
+        """Train on one batch; its mean loss, and how many of its images were classified right before the step."""
+        self.optimiser.lr = self.config["lr"] * self.schedule(self.loader_progress())
+        drawn = self._dropout_steps()
+        loss, logits = self.forward(images, labels)
+        value = loss.item()
+        if not np.isfinite(value):
+            self._set_dropout_steps(drawn)
+            raise NotFinite(self._diagnosis(value, images, labels))
+        self.optimiser.zero_grad()
+        loss.backward()
+        if self.config["clip"]:
+            optim.clip_grad_norm(self.model.parameters(), self.config["clip"])
+        self.optimiser.step()
+        if self.average is not None:
+            self.average.update()
+        return value, int((logits.data.argmax(axis=1) == device.to(labels, self.device)).sum())
+
+    def loader_progress(self) -> float:
+        """Epochs done, fractions included, when the batch in hand began."""
+        return self.loader.epoch + (self.loader.batch - 1) / len(self.loader)
+
+    def _diagnosis(self, loss: float, images: np.ndarray, labels: np.ndarray) -> str:
+        """Where the first NaN or Inf comes from: the batch once more, every op watched."""
+        number = self.optimiser.steps + 1
+        bad = next((n for n, p in self.model.named_parameters() if not np.isfinite(device.to(p.data, "cpu")).all()), None)
+        try:
+            with autograd.detect_anomaly(), np.errstate(all="ignore"):
+                self.forward(images, labels)
+            first = "no op alone"
+        except FloatingPointError as error:
+            first = str(error)
+        cause = f"; parameter {bad} was not finite before it" if bad else ""
+        return f"the loss is {loss} at step {number}: {first}{cause}; a smaller --lr, --clip 1 or a warm-up may help"
+
+    # An epoch
+
+    def epoch(self) -> Iterator[tuple[int, float, int]]:
+        """Train one epoch; after each step (images, mean loss, classified right) of its batch."""
+        self.model.train()
+        for images, labels in self.loader:
+            loss, right = self.step(images, labels)
+            yield len(labels), loss, right
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[Module]:
+        """The model as it is evaluated: with the averaged weights, if the recipe has such."""
+        with self.average.applied() if self.average is not None else contextlib.nullcontext():
+            yield self.model
+
+    # Compiling
+
+    def compile(self) -> float:
+        """Run a step on nothing, so that every kernel is compiled before the clock starts; seconds that it took.
+
+        It leaves no trace: weights, statistics, masks and the optimiser's state are put back.
+        """
+        began = time.perf_counter()
+        before = {name: array.copy() for name, array in self.saved().items()}
+        drawn, lr = self._dropout_steps(), self.optimiser.lr
+        self.optimiser.lr = 0.0
+        images = np.zeros((min(4, self.config["batch_size"]), *self.image_shape), np.float32)
+        labels = np.arange(len(images)) % self.model.num_classes
+        with np.errstate(all="ignore"):
+            loss, _ = self.forward(images, labels)
+            loss.backward()
+            self.optimiser.step()
+            if self.average is not None:
+                self.average.update()
+            evaluate(self.model, [(images, labels)], self.device)
+        self.optimiser.zero_grad()
+        self._restore_arrays(before)
+        self._set_dropout_steps(drawn)
+        self.optimiser.lr = lr
+        return time.perf_counter() - began
+
+    # Saving
+
+    def _dropouts(self) -> list[Dropout]:
+        return [module for module in self.model.modules() if isinstance(module, Dropout)]
+
+    def _dropout_steps(self) -> list[int]:
+        return [layer.rng.step for layer in self._dropouts()]
+
+    def _set_dropout_steps(self, steps: list[int]) -> None:
+        for layer, step in zip(self._dropouts(), steps, strict=True):
+            layer.rng.step = step
+
+    def saved(self) -> Arrays:
+        """Every array that training goes on from; together with `metadata` it is all."""
+        arrays = dict(self.model.state_dict())
+        arrays |= {f"optimiser/{name}": array for name, array in self.optimiser.state_dict().items()}
+        if self.average is not None:
+            arrays |= {f"average/{name}": array for name, array in self.average.state_dict().items()}
+        return arrays
+
+    def metadata(self) -> dict[str, str]:
+        """What is not an array: which network, how far, and the positions of schedule and generators."""
+        return {
+            "model": json.dumps(self.model.config),
+            "epoch": str(self.epochs_done),
+            "step": str(self.optimiser.steps),
+            "schedule": json.dumps(self.schedule.state_dict()),
+            "dropout": json.dumps(self._dropout_steps()),
+        }
+
+    def _restore_arrays(self, arrays: Arrays) -> None:
+        self.model.load_state_dict(checkpoint.part(arrays))
+        self.optimiser.load_state_dict(checkpoint.part(arrays, "optimiser"))
+        if self.average is not None:
+            self.average.load_state_dict(checkpoint.part(arrays, "average"))
+
+    def restore(self, arrays: Arrays, metadata: dict[str, str]) -> None:
+        """Go on from what another trainer of the same configuration `saved`."""
+        if json.loads(metadata["model"]) != self.model.config:
+            theirs = json.loads(metadata["model"])["name"]
+            raise ValueError(f"the checkpoint is of another model ({theirs}, this is {self.model.name}) or variant")
+        self._restore_arrays(arrays)
+        self.schedule.load_state_dict(json.loads(metadata["schedule"]))
+        self._set_dropout_steps(json.loads(metadata["dropout"]))
+        self.loader.set_state({"epoch": int(metadata["epoch"]), "batch": 0})
+
+
+def evaluate(model: Module, batches: Any, on: str = "cpu") -> dict[str, float]:
+    """{"accuracy", "loss"} of a model over batches of (images, labels); the model's mode is put back afterwards."""
+    training = model.training
+    model.eval()
+    right, loss, count = 0, 0.0, 0
+    try:
+        with no_grad():
+            for images, labels in batches:
+                logits, y = model(Tensor(device.to(images, on))), device.to(labels, on)
+                loss += minicnn.ops.cross_entropy(logits, y, reduction="sum").item()
+                right += int((logits.data.argmax(axis=1) == y).sum())
+                count += len(labels)
+    finally:
+        model.train(training)
+    return {"accuracy": right / max(count, 1), "loss": loss / max(count, 1)}
