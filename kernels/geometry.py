@@ -56,7 +56,7 @@ def windows(
     dilation: Pair = 1,
     ceil: bool = False,
 ) -> tuple[Axis, Axis]:
-    """The two axes, (rows, columns), of windows over x of `shape` (N, H, W, C); `stride` None means the window's size."""
+    """The two axes, (rows, columns), of windows over x of `shape` (N, H, W, C); `stride` None is the window's size."""
     strides = pair(size if stride is None else stride)
     sizes, pads, dilations = pair(size), padding(pad), pair(dilation)
     return (

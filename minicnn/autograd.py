@@ -32,7 +32,7 @@ class Node:
     `backward`'s closure, as many as its formula names, and are dropped with it once it has run.
     """
 
-    __slots__ = ("name", "backward", "parents", "watcher")
+    __slots__ = ("backward", "name", "parents", "watcher")
 
     def __init__(self, name: str, backward: Callable, parents: tuple[Node | Tensor | None, ...]):
         self.name, self.backward, self.parents = name, backward, parents
@@ -65,7 +65,7 @@ class Tensor(Operators):
     or None. Only floating-point tensors can require gradients. Arithmetic keeps the dtype; Python scalars adopt it.
     """
 
-    __slots__ = ("data", "grad", "requires_grad", "node", "__weakref__")
+    __slots__ = ("__weakref__", "data", "grad", "node", "requires_grad")
 
     def __init__(self, data: Array, requires_grad: bool = False):
         array_module(data)  # a clear error for lists and numbers
@@ -282,7 +282,7 @@ def no_grad() -> Iterator[None]:
 @contextlib.contextmanager
 def observe(fn: Callable[[Event], None]) -> Iterator[None]:
     """Within the block, `fn(event)` is called after every op of this thread, forward and backward."""
-    before, _state.observers = _state.observers, _state.observers + (fn,)
+    before, _state.observers = _state.observers, (*_state.observers, fn)
     try:
         yield
     finally:
@@ -290,7 +290,7 @@ def observe(fn: Callable[[Event], None]) -> Iterator[None]:
 
 
 def detect_anomaly() -> contextlib.AbstractContextManager[None]:
-    """Within the block, the first op that turns finite numbers into NaN or Inf raises FloatingPointError with its name."""
+    """Within the block, the first op whose result is NaN or Inf somewhere raises FloatingPointError with its name."""
 
     def check(event: Event) -> None:
         for array in event.outputs:

@@ -81,7 +81,7 @@ def gradcheck(
         if not error <= tolerance:
             raise GradientError(
                 f"gradcheck: the gradient of argument {i} is wrong by {error:.1e} of its size: "
-                f"analytic {found:.9g}, numerical {expected:.9g} along a random direction; locate=True finds the element"
+                f"analytic {found:.9g}, numerical {expected:.9g} along a random direction; locate=True says where"
             )
         worst = max(worst, error)
     return worst

@@ -98,9 +98,13 @@ def main(arguments: list[str] | None = None) -> int:
     dataset = data.load(spec, options.split, image_size=size)
     network = load(options.weights, options.model, dataset)
     if network.num_classes != dataset.num_classes:
-        raise ValueError(f"{options.weights}: knows {network.num_classes} classes, {dataset.name} has {dataset.num_classes}")
+        raise ValueError(
+            f"{options.weights}: knows {network.num_classes} classes, {dataset.name} has {dataset.num_classes}"
+        )
     if network.in_channels != dataset.channels:
-        raise ValueError(f"{options.weights}: takes {network.in_channels} channels, {dataset.name} has {dataset.channels}")
+        raise ValueError(
+            f"{options.weights}: takes {network.in_channels} channels, {dataset.name} has {dataset.channels}"
+        )
     network.to(device=on)
     print(report(scores(network, dataset, batch_size=options.batch_size, on=on), dataset.labels, dataset.classes))
     return 0

@@ -100,7 +100,7 @@ def from_dlpack(array: Any) -> Tensor:
     Axes stay as they are: images of PyTorch's need `.transpose(0, 2, 3, 1)` to become (N, H, W, C).
     """
     kind, _ = array.__dlpack_device__()
-    if kind == 1:  # DLPack's kDLCPU
+    if kind != 2:  # DLPack's number for CUDA
         return Tensor(np.from_dlpack(array))
     import cupy
 

@@ -231,7 +231,7 @@ class Linear(Module):
 
 
 class BatchNorm(Module):
-    """Batch normalisation: each channel to mean 0 and variance 1, then scaled by `weight` (γ) and shifted by `bias` (β).
+    """Batch normalisation: each channel to mean 0 and variance 1, then scaled by `weight`, γ, and shifted by `bias`, β.
 
     In training the batch's statistics are used and averaged into `running_mean` and `running_var` (with weight
     `momentum` for the new batch); in evaluation those are used.

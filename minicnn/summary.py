@@ -10,7 +10,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -42,18 +42,23 @@ def profile(model: Module, image_size: int | None = None, in_channels: int | Non
 
     owners = {id(tensor.data): name.rpartition(".")[0] for name, tensor in model.named_parameters()}
     unused = {id(tensor.data): tensor.size for tensor in model.parameters()}
-    rows = []
+    rows: list[Row] = []
 
     def watch(event: Event) -> None:
-        op, (y,) = event.name.removeprefix("_"), event.outputs
+        op, y = event.name.removeprefix("_"), cast(Any, event.outputs[0])
         used = [id(array) for array in event.inputs if id(array) in owners]
         layer = owners[used[0]] if used else running[-1]
         parameters = sum(unused.pop(array, 0) for array in used)
         rows.append(Row(layer, op, y.shape[1:], parameters, _multiply_adds(op, event.inputs, y)))
 
-    with _names_of_running_layers(model) as running, _evaluation(model), no_grad(), observe(watch):
-        with kernels.use("reference"):  # nothing to compile
-            model(image)
+    with (
+        _names_of_running_layers(model) as running,
+        _evaluation(model),
+        kernels.use("reference"),  # nothing to compile
+        no_grad(),
+        observe(watch),
+    ):
+        model(image)
 
     left: dict[str, int] = {}
     for array, size in unused.items():

@@ -22,7 +22,7 @@ def multiply(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Within the block BLAS starts no threads; when the last of overlapping blocks ends, it may do so again as before."""
+    """Within the block BLAS starts no threads; when the last of overlapping blocks ends, it may again as before."""
     shared, own = _libraries()
     before = [library.get_num_threads() for library in own]
     _set(own, [1] * len(own))
@@ -36,7 +36,7 @@ def one_thread() -> Iterator[None]:
 
 @functools.cache
 def _libraries() -> tuple[list[LibController], list[LibController]]:
-    """The BLAS libraries whose number of threads holds for the whole process, and those that keep one for each thread."""
+    """The BLAS libraries with one number of threads for the whole process, and those that keep one for each thread."""
     loaded = ThreadpoolController().select(user_api="blas").lib_controllers
     per_thread = [library for library in loaded if getattr(library, "threading_layer", "") == "openmp"]
     return [library for library in loaded if library not in per_thread], per_thread

@@ -83,11 +83,9 @@ class AuxiliaryHead(Module):
     """A small classifier on an intermediate map: its loss sends gradient into the middle of the network (§5)."""
 
     def __init__(self, channels: int, *, side: int, num_classes: int, adaptive: bool, bn: bool):
-        if adaptive:
-            self.avgpool, side = AdaptiveAvgPool(4), 4
-        else:  # 14 -> 4
-            size = min(5, side)
-            self.avgpool, side = AvgPool(size, stride=3), (side - size) // 3 + 1
+        size = min(5, side)
+        self.avgpool = AdaptiveAvgPool(4) if adaptive else AvgPool(size, stride=3)
+        side = 4 if adaptive else (side - size) // 3 + 1
         self.conv = ConvUnit(channels, 128, 1, bn=bn)
         self.fc1 = Linear(side * side * 128, 1024, from_map=(side, side, 128))
         self.dropout = Dropout(0.7)
@@ -184,7 +182,7 @@ class GoogLeNet(Model):
         x = self.maxpool4(self.inception4e(x4d))
         x = self.inception5b(self.inception5a(x))
         logits = self.fc(self.dropout(self.avgpool(x)))
-        if self.aux1 is None or not self.training:
+        if not (self.training and self.aux1 and self.aux2):
             return logits
         return logits, self.aux1(x4a), self.aux2(x4d)
 

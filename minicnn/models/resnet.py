@@ -193,7 +193,7 @@ def mini(num_classes: int = 10, in_channels: int = 3, image_size: int = 28, *, s
     return ResNet(block, (1, 1, 1), (32, 64, 128), num_classes, stem=stem, maxpool=maxpool)
 
 
-MODELS = {
+MODELS: dict[str, Callable[..., ResNet]] = {
     # Table 1: how many blocks on maps of 56, 28, 14 and 7 pixels.
     "resnet18": partial(basic, (2, 2, 2, 2)),
     "resnet34": partial(basic, (3, 4, 6, 3)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 from minicnn import init as initialise
@@ -11,22 +12,22 @@ from minicnn.autograd import Tensor
 from minicnn.layers import LRN, BatchNorm, Conv2d, Dropout, Linear, MaxPool, Module, ReLU, Sequential
 from minicnn.models.model import SMALL, Model, side_after
 
-# Table 1, in the paper's notation: 3-64 is a 3x3 convolution to 64 channels with its ReLU, M a 2x2 max pool, LRN
-# AlexNet's normalisation. The last row is the control of §4.1: each pair of 3x3 convolutions of B as one 5x5.
+# Table 1: 256 is a 3x3 convolution to 256 channels with its ReLU (the paper's conv3-256), 1-256 a 1x1, 5-256 a 5x5;
+# M is a 2x2 max pool, LRN AlexNet's normalisation. The last row is the control of §4.1, B's pairs of 3x3 as one 5x5.
 # fmt: off
 TABLE = {
-    "vgg-a":     "3-64       M 3-128       M 3-256 3-256             M 3-512 3-512             M 3-512 3-512             M",
-    "vgg-a-lrn": "3-64 LRN   M 3-128       M 3-256 3-256             M 3-512 3-512             M 3-512 3-512             M",
-    "vgg-b":     "3-64 3-64  M 3-128 3-128 M 3-256 3-256             M 3-512 3-512             M 3-512 3-512             M",
-    "vgg-c":     "3-64 3-64  M 3-128 3-128 M 3-256 3-256 1-256       M 3-512 3-512 1-512       M 3-512 3-512 1-512       M",
-    "vgg-d":     "3-64 3-64  M 3-128 3-128 M 3-256 3-256 3-256       M 3-512 3-512 3-512       M 3-512 3-512 3-512       M",
-    "vgg-e":     "3-64 3-64  M 3-128 3-128 M 3-256 3-256 3-256 3-256 M 3-512 3-512 3-512 3-512 M 3-512 3-512 3-512 3-512 M",
-    "vgg-b-5x5": "5-64       M 5-128       M 5-256                   M 5-512                   M 5-512                   M",
+    "vgg-a":     "64 M      128 M      256 256 M          512 512 M          512 512 M",
+    "vgg-a-lrn": "64 LRN M  128 M      256 256 M          512 512 M          512 512 M",
+    "vgg-b":     "64 64 M   128 128 M  256 256 M          512 512 M          512 512 M",
+    "vgg-c":     "64 64 M   128 128 M  256 256 1-256 M    512 512 1-512 M    512 512 1-512 M",
+    "vgg-d":     "64 64 M   128 128 M  256 256 256 M      512 512 512 M      512 512 512 M",
+    "vgg-e":     "64 64 M   128 128 M  256 256 256 256 M  512 512 512 512 M  512 512 512 512 M",
+    "vgg-b-5x5": "5-64 M    5-128 M    5-256 M            5-512 M            5-512 M",
 }
 # fmt: on
 ALIASES = {"vgg11": "vgg-a", "vgg13": "vgg-b", "vgg16": "vgg-d", "vgg19": "vgg-e"}
 
-INITIALISATIONS = {
+INITIALISATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "glorot": initialise.glorot_uniform,
     "he": initialise.he_normal,
     "paper": partial(initialise.normal, std=0.01),
@@ -88,7 +89,7 @@ class VGG(Model):
             elif entry == "LRN":
                 layers.append(LRN(size=5, alpha=1e-4, beta=0.75, k=2.0))
             else:
-                size, width = map(int, entry.split("-"))
+                size, width = map(int, entry.split("-") if "-" in entry else ["3", entry])
                 layers += [Conv2d(channels, width, size, pad=size // 2), *([BatchNorm(width)] if bn else []), ReLU()]
                 channels = width
         return Sequential(*layers), (side, side, channels)
@@ -124,4 +125,4 @@ class DenseVGG(Module):
         return x.mean(axis=(1, 2))  # (N, H', W', classes) -> (N, classes)
 
 
-MODELS = {name: partial(VGG, row) for name, row in TABLE.items()}
+MODELS: dict[str, Callable[..., VGG]] = {name: partial(VGG, row) for name, row in TABLE.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kernels.geometry import Axis, Padding, Pair, pair, padding, windows
+from kernels.geometry import Axis, Padding, Pair, padding, pair, windows
 
 
 def require(condition: bool, message: str) -> None:

@@ -54,7 +54,7 @@ def conv2d(
 
     With G = `groups`, output channels of group g see only the input channels of group g: G products side by side.
 
-    x (N, H, W, C), w (KH, KW, C/groups, O), b (O,) or None -> (N, OH, OW, O), OH = (H + pads − d·(KH − 1) − 1) // s + 1.
+    x (N, H, W, C), w (KH, KW, C/groups, O), b (O,) or None -> (N, OH, OW, O), OH = (H + 2p − d·(KH − 1) − 1) // s + 1.
     stride, dilation: int or (h, w); pad: int, (h, w) or ((top, bottom), (left, right)). ValueError where shapes do not
     fit. Source: LeCun et al. 1989; im2col: Chellapilla et al. 2006; groups: Krizhevsky et al. 2012.
     """

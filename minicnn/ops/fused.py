@@ -13,10 +13,10 @@ from typing import Any
 import kernels
 from kernels.geometry import Padding, Pair
 from minicnn.autograd import Tensor, differentiable
+from minicnn.ops._checks import require
 from minicnn.ops.activation import relu
 from minicnn.ops.conv import check_convolution, conv2d
 from minicnn.ops.norm import Running, batch_norm, batch_statistics, check_batch_norm
-from minicnn.ops._checks import require
 
 _enabled: contextvars.ContextVar[bool] = contextvars.ContextVar("fusion", default=True)
 

@@ -43,7 +43,8 @@ def _check_labels(logits: Any, labels: Any) -> None:
     if n and bool(outside.any()):
         place = int(outside.argmax())
         raise ValueError(
-            f"cross_entropy: label {int(labels[place])} at position {place} is outside the {classes} classes 0 to {classes - 1}"
+            f"cross_entropy: label {int(labels[place])} at position {place} is outside the {classes} classes, "
+            f"0 to {classes - 1}"
         )
 
 

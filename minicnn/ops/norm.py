@@ -111,7 +111,7 @@ def lcn(x: Any, *, size: int = 9, eps: float = 1e-8) -> Any:
 
     Σ runs over a size×size window and all channels; w is a Gaussian that sums to 1 over both. Backward undoes the
     three steps in turn. Division: gv = gy/d, and gd = −Σ_c gy·v/d². The maximum hands gd to σ where σ is the larger,
-    else to the mean, which shares it among all σ of the map. σ² is a blur of v², and a symmetric blur is its own adjoint:
+    else to the mean, which shares it among all σ of the map. σ² is a blur of v², and a symmetric blur its own adjoint:
     gv += v·blur(gσ/σ). The subtraction: gx = gv − blur(Σ_c gv).
 
     x (N, H, W, C) -> (N, H, W, C); zeros beyond the border. ValueError for an even size.

@@ -21,7 +21,7 @@ def dropout(x: Any, p: float, *, rng: Generator, training: bool = True) -> Any:
     and the element's position, so backward computes it again instead of keeping it.
 
     0 ≤ p < 1; `rng` is a `minicnn.Generator`, which goes on by one step. `training=False` is the identity and draws
-    nothing. ValueError for another p. Source: Srivastava et al. 2014; scaled in training ("inverted") as is usual since.
+    nothing. ValueError for another p. Source: Srivastava et al. 2014; the factor stands in training ("inverted").
     """
     require(0 <= p < 1, f"dropout: p must be at least 0 and below 1, got {p}")
     k = kernels.of(x)

@@ -47,7 +47,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         result = learn(trainer, run, validation, test)
     except KeyboardInterrupt:
-        saved = f"the run is saved up to epoch {trainer.epochs_done}" if run.path("last.safetensors").exists() else "not saved yet"
+        saved = (
+            f"the run is saved up to epoch {trainer.epochs_done}"
+            if run.path("last.safetensors").exists()
+            else "not saved yet"
+        )
         raise KeyboardInterrupt(
             f" in epoch {trainer.epochs_done + 1}; {saved}; go on with the same command and --out {run.folder} --resume"
         ) from None

@@ -68,13 +68,23 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m minicnn.train",
         description="Train a network. Without arguments: a small residual network on the images that come with minicnn.",
     )
-    p.add_argument("model", nargs="?", default="resnet-mini", help="a network's name; python -m minicnn.summary lists them")
-    p.add_argument("--variant", type=json.loads, default={}, metavar="JSON", help='its variant, such as \'{"bn": true}\'')
+    p.add_argument(
+        "model", nargs="?", default="resnet-mini", help="a network's name; python -m minicnn.summary lists them"
+    )
+    p.add_argument(
+        "--variant", type=json.loads, default={}, metavar="JSON", help="its variant, such as '{\"bn\": true}'"
+    )
     p.add_argument("--data", default="bundled", help="a data set's name, NAME:PATH, or a folder or .npz file")
     p.add_argument("--image-size", type=_cli.positive(int), help="resample images to this size")
-    p.add_argument("--skip-corrupt", action="store_true", help="leave out image files that cannot be decoded, and count them")
-    p.add_argument("--validation", type=_cli.fraction, default=0.02, help="share of the training images that chooses `best`")
-    p.add_argument("--recipe", choices=["default", "paper"], default="default", help="what fills in the settings not given")
+    p.add_argument(
+        "--skip-corrupt", action="store_true", help="leave out image files that cannot be decoded, and count them"
+    )
+    p.add_argument(
+        "--validation", type=_cli.fraction, default=0.02, help="share of the training images that chooses `best`"
+    )
+    p.add_argument(
+        "--recipe", choices=["default", "paper"], default="default", help="what fills in the settings not given"
+    )
     said = p.add_argument_group("settings of the recipe (given here, they win)")
     said.add_argument("--epochs", type=_cli.positive(int), help="passes over the training images")
     said.add_argument("--batch-size", type=int, help="images in a step")
@@ -86,10 +96,16 @@ def parser() -> argparse.ArgumentParser:
     said.add_argument("--decay-all", action=argparse.BooleanOptionalAction, help="let BatchNorm and biases decay too")
     said.add_argument("--schedule", help="the learning rate's course, such as cosine or warmup:1+step:30:0.1")
     said.add_argument("--augment", help="changes to the training images, such as crop:4,flip; 'none' for none")
-    said.add_argument("--label-smoothing", type=_cli.fraction, help="share of the target that goes to all classes alike")
+    said.add_argument(
+        "--label-smoothing", type=_cli.fraction, help="share of the target that goes to all classes alike"
+    )
     said.add_argument("--clip", type=float, help="largest norm of the gradient, 0 for any")
-    said.add_argument("--ema", type=_cli.fraction, help="decay of an average of the weights that is evaluated, 0 for none")
-    said.add_argument("--polyak", action=argparse.BooleanOptionalAction, help="evaluate the mean of the weights of all steps")
+    said.add_argument(
+        "--ema", type=_cli.fraction, help="decay of an average of the weights that is evaluated, 0 for none"
+    )
+    said.add_argument(
+        "--polyak", action=argparse.BooleanOptionalAction, help="evaluate the mean of the weights of all steps"
+    )
     p.add_argument("--seed", type=int, default=0, help="of weights, order, augmentation and dropout")
     p.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where arrays live")
     p.add_argument("--threads", type=_cli.positive(int), help="threads of the CPU kernels (default: the usable cores)")

@@ -36,7 +36,9 @@ class Run:
             raise ValueError(f"{self.folder}: exists and is not a folder; choose another --out")
         old = self._config()
         if old is not None and not (resume or overwrite):
-            raise ValueError(f"{self.folder}: holds a run already; go on with it by --resume, or start anew by --overwrite")
+            raise ValueError(
+                f"{self.folder}: holds a run already; go on with it by --resume, or start anew by --overwrite"
+            )
         if old is not None and resume and self.path("last.safetensors").exists():
             self._check_same(old, config)
             self._write_json("config.json", config)
@@ -110,5 +112,3 @@ def _new_folder(model: str) -> Path:
     while folder.exists():
         folder, number = base.with_name(f"{base.name}-{number}"), number + 1
     return folder
-
-

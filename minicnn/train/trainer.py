@@ -114,7 +114,9 @@ class Trainer:
     def _diagnosis(self, loss: float, images: np.ndarray, labels: np.ndarray) -> str:
         """Where the first NaN or Inf comes from: the batch once more, every op watched."""
         number = self.optimiser.steps + 1
-        bad = next((n for n, p in self.model.named_parameters() if not np.isfinite(device.to(p.data, "cpu")).all()), None)
+        bad = next(
+            (n for n, p in self.model.named_parameters() if not np.isfinite(device.to(p.data, "cpu")).all()), None
+        )
         try:
             with autograd.detect_anomaly(), np.errstate(all="ignore"):
                 self.forward(images, labels)
