@@ -55,14 +55,34 @@ def alternate(
     rest: float = REST,
     report: Callable[[str, int, Record], None] = lambda name, round, record: None,
 ) -> dict[str, list[Record]]:
-    """Every measurement once a round, for so many rounds, every other round backwards: a drift then hits all alike."""
+    """Every measurement once a round, for so many rounds, every other round backwards: a drift then hits all alike.
+
+    Each record says how `busy` the machine was, with other things, in the rest before it.
+    """
     records: dict[str, list[Record]] = {name: [] for name in measurements}
     for i in range(rounds):
         for name in list(measurements)[:: 1 if i % 2 == 0 else -1]:
-            time.sleep(rest)
-            records[name].append(measurements[name]())
+            busy = busy_during(rest)
+            records[name].append({**measurements[name](), "busy": busy})
             report(name, i, records[name][-1])
     return records
+
+
+def busy_during(rest: float) -> float | None:
+    """Sleep, and return the share of all cores' time that others used meanwhile; None where it cannot be known."""
+    before = _core_ticks()
+    time.sleep(rest)
+    total, idle = (after - earlier for after, earlier in zip(_core_ticks(), before, strict=True))
+    return 1 - idle / total if total else None
+
+
+def _core_ticks() -> tuple[int, int]:
+    """All ticks of all cores since the machine started, and those in which they had nothing to do."""
+    try:
+        ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    except OSError:  # not Linux
+        return 0, 0
+    return sum(ticks), ticks[3] + ticks[4]  # idle, and waiting for a disk
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

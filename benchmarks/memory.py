@@ -39,8 +39,7 @@ def measure_torch(threads: int, network: str, **options: bool) -> Record:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    known = ", ".join(networks.NETWORKS)
-    parser.add_argument("--networks", default=DEFAULT, metavar="A,B", help=f"of {known} (default: %(default)s)")
+    parser.add_argument("--networks", default=DEFAULT, metavar="A,B", help=f"of {', '.join(networks.NETWORKS)}")
 
 
 def run(options: argparse.Namespace) -> tables.Table:

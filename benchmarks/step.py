@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks import harness, networks, probe, sides, tables
 from benchmarks.harness import Record, in_process
+from minicnn import _cli
 
 DEFAULT = "resnet18,googlenet,vgg-a,resnet20"
 LEAST = 3  # timed steps in a process
@@ -86,25 +87,20 @@ def torch_modes(names: str) -> dict[str, Mode]:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     known = ", ".join(networks.NETWORKS)
-    parser.add_argument("--networks", default=DEFAULT, metavar="A,B", help=f"of {known} (default: %(default)s)")
-    parser.add_argument(
-        "--modes", default=EAGER, metavar="A,B", help=f"PyTorch's, of {', '.join(TORCH)} (default: %(default)s)"
-    )
-    parser.add_argument("--rounds", type=int, default=3, help="processes of each side and mode (default: %(default)s)")
-    parser.add_argument(
-        "--seconds", type=float, default=4.0, help="of timed steps in each process (default: %(default)s)"
-    )
-    parser.add_argument("--quick", action="store_true", help="one round, of one second: a first impression")
+    parser.add_argument("--networks", default=DEFAULT, metavar="A,B", help=f"of {known}")
+    parser.add_argument("--modes", default=EAGER, metavar="A,B", help=f"PyTorch's, of {', '.join(TORCH)}")
+    parser.add_argument("--rounds", type=_cli.positive(int), default=3, help="processes of each side and mode")
+    parser.add_argument("--seconds", type=_cli.positive(float), default=4.0, help="of timed steps in each process")
+    parser.add_argument("--quick", action="store_true", help="one round of one second: a first impression")
 
 
 def run(options: argparse.Namespace) -> tables.Table:
     rounds, seconds = (1, 1.0) if options.quick else (options.rounds, options.seconds)
-    if rounds < 1:
-        raise ValueError(f"--rounds must be at least 1, got {rounds}")
     modes, chosen = torch_modes(options.modes), networks.named(options.networks)
     rows = [measure(name, {"minicnn": MINICNN, **modes}, options.threads, rounds, seconds) for name in chosen]
     ratios = [row["ratio"] for row in rows]
     peaks = [row["gflops"] for row in rows]
+    busy = [row["busy"] for row in rows if row["busy"] is not None]
     return tables.Table(
         name="step",
         title="A training step: minicnn and PyTorch",
@@ -124,13 +120,18 @@ def run(options: argparse.Namespace) -> tables.Table:
         machine=tables.machine(options.threads),
         notes=[
             f"PyTorch ÷ minicnn: geometric mean {statistics.geometric_mean(ratios):.2f}, lowest {min(ratios):.2f}.",
-            "A step is forward, loss, backward and SGD with momentum. Times are the median (lowest–highest) of "
-            f"{rounds} rounds. In a round each side and mode has a process of its own, one at a time: one untimed "
+            "A step is forward, loss, backward and SGD with momentum. Times are the median (lowest–highest) over the "
+            f"rounds ({rounds}). In a round each side and mode has a process of its own, one at a time: one untimed "
             f"step, then the median of as many as fill {seconds:g} s, but at least {LEAST}. PyTorch's modes were "
             f"{', '.join(modes)}; its fastest is shown, all are in the JSON.",
             "Limit: the time for the step's multiply-adds, as many as the plain formulas ask for, at the highest rate "
             f"that a probe found in the same rounds ({min(peaks):.0f} to {max(peaks):.0f} GF/s). MB: peak resident "
             "memory of the whole process.",
+            *(
+                [f"Between the measurements, other processes took up to {max(busy):.0%} of the machine."]
+                if busy
+                else []
+            ),
         ],
     )
 
@@ -148,7 +149,8 @@ def measure(network: str, modes: Mapping[str, Mode], threads: int, rounds: int, 
 
 def report(name: str, turn: int, record: Record) -> None:
     figure = f"{record['gflops']:8.0f} GF/s" if name == "peak" else f"{record['ms']:8.0f} ms  "
-    print(f"  round {turn + 1}: {figure} {record['peak_mb']:8.0f} MB  {name}", flush=True)
+    busy = "" if record["busy"] is None else f", others took {record['busy']:.0%} of the machine before"
+    print(f"  round {turn + 1}: {figure} {record['peak_mb']:8.0f} MB  {name}{busy}", flush=True)
 
 
 def shape(network: str) -> dict[str, Any]:
@@ -172,4 +174,7 @@ def summary(records: Mapping[str, list[Record]]) -> Record:
         "share": limit / ours["median"],
         "minicnn_mb": max(record["peak_mb"] for record in records["minicnn"]),
         "torch_mb": max(record["peak_mb"] for record in records[best]),
+        "busy": max(
+            (r["busy"] for of_mode in records.values() for r in of_mode if r["busy"] is not None), default=None
+        ),
     }

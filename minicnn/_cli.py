@@ -5,16 +5,30 @@ from __future__ import annotations
 import argparse
 import difflib
 import functools
+import json
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 
+class _Help(argparse.HelpFormatter):
+    """The default behind each option's explanation, where there is one that says something."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=30)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        is_said = action.default in (None, False, argparse.SUPPRESS, {}) or "(default" in text
+        return text if is_said else f"{text} (default: %(default)s)"
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line, with the nearest option for one that does not exist."""
 
-    def __init__(self, *args: Any, **options: Any):
-        super().__init__(*args, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False, **options)
+    def __init__(self, **options: Any):
+        super().__init__(formatter_class=_Help, allow_abbrev=False, **options)  # type: ignore[misc]
 
     def error(self, message: str) -> NoReturn:
         unknown = message.removeprefix("unrecognized arguments: ").split()
@@ -26,7 +40,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def command(main: Callable[..., int]) -> Callable[..., int]:
-    """Turn what a user can do something about into one line on standard error and exit code 2; Ctrl-C into 130."""
+    """Turn what a user can do something about into one line on standard error and exit code 2; Ctrl-C into 130.
+
+    Whoever looks for a mistake in minicnn sets MINICNN_TRACEBACK=1 and gets the traceback instead.
+    """
 
     @functools.wraps(main)
     def run(arguments: list[str] | None = None) -> int:
@@ -35,32 +52,56 @@ def command(main: Callable[..., int]) -> Callable[..., int]:
         except KeyboardInterrupt as interruption:
             print(f"interrupted{interruption or ''}", file=sys.stderr)
             return 130
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            print(f"{where}{error.strerror or error}", file=sys.stderr)
-        except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
-            print(" ".join(str(error).split()), file=sys.stderr)
-        return 2
+        except (ValueError, TypeError, RuntimeError, ArithmeticError, MemoryError, OSError) as error:
+            if os.environ.get("MINICNN_TRACEBACK"):
+                raise
+            print(_one_line(error), file=sys.stderr)
+            return 2
 
     return run
 
 
-def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
-    """For argparse's `type`: a number above 0."""
+def _one_line(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return f"out of memory ({error}); a smaller --batch-size or --image-size needs less"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
 
+
+# For argparse's `type`
+
+
+def _checked(kind: Callable[[str], Any], holds: Callable[[Any], bool], condition: str) -> Callable[[str], Any]:
     def parse(text: str) -> Any:
         value = kind(text)
-        if not value > 0:
-            raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+        if not holds(value):
+            raise argparse.ArgumentTypeError(f"must be {condition}, got {text}")
         return value
 
-    parse.__name__ = kind.__name__  # argparse names it in "invalid int value"
+    parse.__name__ = getattr(kind, "__name__", "")  # argparse names it in "invalid int value"
     return parse
 
 
-def fraction(text: str) -> float:
-    """For argparse's `type`: a number from 0 to below 1."""
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 0 and below 1, got {text}")
+def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A number above 0."""
+    return _checked(kind, lambda value: value > 0, "above 0")
+
+
+def not_negative(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A number of at least 0."""
+    return _checked(kind, lambda value: value >= 0, "at least 0")
+
+
+fraction = _checked(float, lambda value: 0 <= value < 1, "at least 0 and below 1")
+
+
+def variant(text: str) -> dict[str, Any]:
+    """A model's keywords as a JSON object."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"must be a JSON object such as '{{\"bn\": true}}', got {text!r}")
     return value

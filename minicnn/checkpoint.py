@@ -2,11 +2,12 @@
 
 A file is safetensors with the metadata `format=minicnn, layout=HWIO`, and whatever else the writer says. The weights
 stand under the names of `model.state_dict()`; what belongs to training stands under names with a "/" in front of a
-part, such as "optimiser/3.velocity".
+part, such as "optimiser/3.velocity". The same arrays and metadata make the same file, byte for byte.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,24 +24,37 @@ Arrays = Mapping[str, Any]
 
 def write(path: str | Path, arrays: Arrays, metadata: Mapping[str, str]) -> None:
     """Write arrays (NumPy or CuPy) to `path`. An OSError (full disk, no permission) leaves what was there untouched."""
-    on_cpu = {name: np.ascontiguousarray(device.to(array, "cpu")) for name, array in arrays.items()}
-    write_whole(path, save(on_cpu, metadata={"format": "minicnn", "layout": "HWIO", **metadata}))
+    on_cpu = {name: np.asarray(device.to(array, "cpu"), order="C") for name, array in arrays.items()}
+    content = save(on_cpu, metadata={"format": "minicnn", "layout": "HWIO", **metadata})
+    write_whole(path, *_with_sorted_metadata(content))
 
 
-def write_whole(path: str | Path, content: bytes) -> None:
+def _with_sorted_metadata(content: bytes) -> tuple[bytes, memoryview]:
+    """The header and the data of a safetensors file; the library writes the metadata in an order that it draws."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the data begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text, memoryview(content)[start:]
+
+
+def write_whole(path: str | Path, *pieces: bytes | memoryview) -> None:
     """Write beside, force it to the disk, rename: a reader finds the old file or the new one, never a part."""
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(beside, "wb") as file:
-            file.write(content)
+            for piece in pieces:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
-        _sync_folder(path.parent)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise OSError(error.errno, f"{error.strerror}; nothing was written over", str(path)) from None
+    finally:
+        beside.unlink(missing_ok=True)
+    _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Optimisers: how a gradient becomes a step. The arithmetic is in the `*_update` kernels, one pass over each parameter.
 
-`params` is an iterable of Tensors, or of groups: dicts with "params" and, each by option, "weight_decay" and "lr_scale".
-A parameter without a gradient is left alone.
+`params` is an iterable of Tensors, or of groups: dicts with "params" and, by option, "weight_decay" and "lr_scale". A
+parameter without a gradient is left alone.
 """
 
 from __future__ import annotations
@@ -35,10 +35,14 @@ class Optimiser:
         self._parameters: list[tuple[Tensor, float, float]] = []  # with its weight decay and its scale of lr
         for group in params:
             group = {"params": [group]} if isinstance(group, Tensor) else group
+            if unknown := sorted(set(group) - {"params", "weight_decay", "lr_scale"}):
+                raise ValueError(f"{type(self).__name__}: a group has params, weight_decay, lr_scale, not {unknown[0]}")
             decay, scale = group.get("weight_decay", weight_decay), group.get("lr_scale", 1.0)
             self._parameters += [(p, float(decay), float(scale)) for p in group["params"]]
         if not self._parameters:
             raise ValueError(f"{type(self).__name__}: there are no parameters to train")
+        if len({id(p) for p, _, _ in self._parameters}) < len(self._parameters):
+            raise ValueError(f"{type(self).__name__}: a parameter is given twice")
         self._state = [
             {slot: array_module(p.data).zeros_like(p.data) for slot in self.slots} for p, _, _ in self._parameters
         ]
@@ -121,7 +125,10 @@ class RMSProp(Optimiser):
 
 
 class Adam(Optimiser):
-    """Step by the running mean of the gradient over the root of that of its square; the decay is added to the gradient."""
+    """Step by the running mean of the gradient, over the root of that of its square (Kingma and Ba, arXiv:1412.6980).
+
+    The weight decay is added to the gradient.
+    """
 
     slots = ("m", "v")
     decoupled = False
@@ -226,6 +233,9 @@ class EMA:
         return {"updates": array_module(some).asarray(self.updates), **self.averages}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
+        """Go on from a saved average; ValueError if it is that of another network."""
+        if set(state) != {"updates", *self.averages}:
+            raise ValueError(f"{type(self).__name__}: the saved average is of another network")
         self.updates = int(state["updates"])
         for name, array in self.averages.items():
             array[...] = array_module(array).asarray(state[name])

@@ -41,6 +41,8 @@ class Exponential(Schedule):
     """Multiply by `factor` every `every` epochs: GoogLeNet's −4 % every 8 epochs is Exponential(0.96, 8)."""
 
     def __init__(self, factor: float, every: float = 1.0):
+        if not every > 0:
+            raise ValueError(f"Exponential: every must be above 0 epochs, got {every}")
         self.factor, self.every = factor, every
 
     def __call__(self, epoch: float) -> float:
@@ -74,13 +76,15 @@ class OneCycle(Schedule):
     """
 
     def __init__(self, epochs: float, warm: float = 0.3, final: float = 0.0):
+        if not 0 <= warm < 1:
+            raise ValueError(f"OneCycle: warm is a share of the epochs below 1, got {warm}")
         self.epochs, self.warm, self.final = epochs, warm, final
 
     def __call__(self, epoch: float) -> float:
         progress = min(1.0, epoch / self.epochs)
         if progress < self.warm:
             return max(progress / self.warm, 1e-3)
-        down = 0.5 * (1 + math.cos(math.pi * (progress - self.warm) / max(1 - self.warm, 1e-9)))
+        down = 0.5 * (1 + math.cos(math.pi * (progress - self.warm) / (1 - self.warm)))
         return self.final + (1 - self.final) * down
 
 
@@ -113,6 +117,8 @@ class Warmup(Schedule):
     """Rise from near 0 to 1 over the first `epochs`, on top of another schedule."""
 
     def __init__(self, epochs: float, then: Schedule):
+        if not epochs > 0:
+            raise ValueError(f"Warmup: must last more than 0 epochs, got {epochs}")
         self.epochs, self.then = epochs, then
 
     def __call__(self, epoch: float) -> float:
@@ -154,27 +160,25 @@ FORMS = [form for form, _ in _FORMS.values()]
 
 
 def parse(text: str, epochs: float) -> Schedule:
-    """The schedule that a text describes, for a run of `epochs`: one of FORMS, "warmup:EPOCHS+" in front if wanted.
+    """The schedule that a text describes, for a run of `epochs`: one of FORMS, with "warmup:EPOCHS+" in front if wanted.
 
     Raises ValueError naming the nearest schedule, or the form that the text should have.
     """
-    if text.startswith("warmup:") and "+" in text:
-        first, rest = text.split("+", 1)
-        return Warmup(_number(first.partition(":")[2], text), parse(rest, epochs))
+    if text.startswith("warmup:"):
+        first, plus, rest = text.removeprefix("warmup:").partition("+")
+        then = parse(rest, epochs) if plus else Schedule()
+        return _made(lambda: Warmup(float(first), then), text, "warmup:EPOCHS[+SCHEDULE]")
     name, *options = text.split(":")
     if name not in _FORMS:
         near = difflib.get_close_matches(name, _FORMS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(FORMS)}"
         raise ValueError(f"unknown schedule {name!r}: {hint}")
     form, make = _FORMS[name]
+    return _made(lambda: make(epochs, *options), text, form)
+
+
+def _made(make: Callable[[], Schedule], text: str, form: str) -> Schedule:
     try:
-        return make(epochs, *options)
-    except (TypeError, ValueError):
+        return make()
+    except (TypeError, ValueError):  # too many or too few numbers, or one that is none or out of range
         raise ValueError(f"schedule {text!r}: must have the form {form}") from None
-
-
-def _number(text: str, whole: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"schedule {whole!r}: warmup must have the form warmup:EPOCHS+SCHEDULE") from None

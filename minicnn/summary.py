@@ -6,7 +6,6 @@ The network is run once on one blank image and the tape is watched: a row for ev
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -139,7 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
         description="Print each layer's output, parameters and multiply-adds for one image, and the totals.",
     )
     parser.add_argument("model", nargs="?", help="a network's name; without it, all names are listed")
-    parser.add_argument("--variant", type=json.loads, default={}, metavar="JSON", help="such as '{\"bn\": true}'")
+    parser.add_argument("--variant", type=_cli.variant, default={}, metavar="JSON", help="such as '{\"bn\": true}'")
     parser.add_argument("--classes", type=int, help="how many it tells apart (default: the paper's)")
     parser.add_argument("--channels", type=int, default=3, help="of the image")
     parser.add_argument("--image-size", type=int, help="side of the image in pixels (default: the paper's)")

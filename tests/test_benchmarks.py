@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import curve, harness, networks, probe, sides, step, tables, training
+from benchmarks import curve, harness, memory, networks, probe, sides, start, step, tables, training
 from minicnn import Tensor, interop, models, no_grad
 
 PARAMETERS = {  # as published, or exact by the published tables
@@ -114,20 +115,28 @@ def test_sides_alternate_and_every_other_round_runs_backwards():
     reports = []
     records = harness.alternate(measurements, 3, rest=0, report=lambda *what: reports.append(what))
     assert "".join(order) == "abccbaabc"
-    assert records["a"] == [{"ms": 1}, {"ms": 6}, {"ms": 7}]
-    assert reports[3] == ("c", 1, {"ms": 4})
+    assert [record["ms"] for record in records["a"]] == [1, 6, 7]
+    assert reports[3] == ("c", 1, records["c"][1])
+
+
+def test_a_busy_machine_is_noticed(monkeypatch):
+    ticks = iter([(1000, 500), (1200, 650), (0, 0), (0, 0)])
+    monkeypatch.setattr(harness, "_core_ticks", lambda: next(ticks))
+    assert harness.busy_during(0) == 0.25
+    assert harness.busy_during(0) is None
 
 
 def test_the_summary_of_a_row():
     records = {
-        "peak": [{"gflops": 90.0}, {"gflops": 100.0}],
-        "minicnn": [{"ms": ms, "peak_mb": 50, "multiply_adds": 10**9} for ms in (40.0, 50.0, 90.0)],
-        "slow": [{"ms": ms, "peak_mb": 10} for ms in (200.0, 210.0, 190.0)],
-        "fast": [{"ms": ms, "peak_mb": 60} for ms in (100.0, 100.0, 500.0)],
+        "peak": [{"gflops": 90.0, "busy": None}, {"gflops": 100.0, "busy": None}],
+        "minicnn": [{"ms": ms, "peak_mb": 50, "multiply_adds": 10**9, "busy": 0.1} for ms in (40.0, 50.0, 90.0)],
+        "slow": [{"ms": ms, "peak_mb": 10, "busy": 0.2} for ms in (200.0, 210.0, 190.0)],
+        "fast": [{"ms": ms, "peak_mb": 60, "busy": 0.0} for ms in (100.0, 100.0, 500.0)],
     }
     row = step.summary(records)
     assert row["torch_mode"] == "fast" and row["ratio"] == 2 and row["torch_mb"] == 60
     assert row["limit_ms"] == pytest.approx(20) and row["share"] == pytest.approx(0.4)
+    assert row["busy"] == 0.2
 
 
 # --- Both sides are the same network -----------------------------------------------------------------------------
@@ -172,11 +181,19 @@ def test_multiply_adds_of_a_step():
     assert probe.multiply_adds(sides.minicnn_step(network, threads=1)) == 3 * forward - stem
 
 
+def test_a_step_of_each_kind_runs_in_a_child():
+    record = harness.in_process(memory.measure_minicnn, threads=1, network="resnet20")
+    assert record["ops"] > 40 and record["alive"] == 0 and record["peak_mb"] > record["activations_mb"] > 100
+    record = harness.in_process(start.measure, threads=1, arguments=[], began=time.time())
+    assert 0 < record["seconds"] < 600
+
+
 # --- Runs --------------------------------------------------------------------------------------------------------
 
 
 def test_a_finished_run_is_read(tmp_path):
-    with pytest.raises(ValueError, match=r"no finished run: result\.json is missing"):
+    (tmp_path / "config.json").write_text('{"epochs": 2}')
+    with pytest.raises(ValueError, match=r"no finished run, result\.json is missing"):
         training.read(tmp_path)
     (tmp_path / "result.json").write_text('{"test_accuracy": 0.9}')
     (tmp_path / "metrics.csv").write_text("epoch,train_accuracy,test_accuracy\n1,0.5,\n2,0.75,0.7\n")
@@ -189,6 +206,8 @@ def test_a_finished_run_is_read(tmp_path):
 def test_commands_are_shown_without_the_folders_of_a_machine():
     arguments = ["resnet20", "--data", "fashion-mnist:/home/me/fashion", "--epochs", "3"]
     assert training.shown(arguments) == "python -m minicnn.train resnet20 --data fashion-mnist:PATH/fashion --epochs 3"
+    assert training.shown([]) == "python -m minicnn.train"
+    assert training.without_folders("data=/a/b.npz, out=runs/x, rate=1/2") == "data=PATH/b.npz, out=runs/x, rate=1/2"
 
 
 # --- The command -------------------------------------------------------------------------------------------------
@@ -199,17 +218,30 @@ def test_commands_are_shown_without_the_folders_of_a_machine():
     [
         (["step", "--networks", "resnet81"], "unknown network 'resnet81': did you mean resnet18"),
         (["step", "--modes", "fast"], "unknown mode 'fast': choose from NCHW, channels_last"),
-        (["step", "--rounds", "0"], "--rounds must be at least 1"),
-        (["memory", "--threads", "0"], "--threads must be at least 1"),
-        (["memory", "--", "--epochs", "1"], "takes no options of minicnn.train"),
-        (["training", "x", "--run", "nowhere"], "nowhere holds no finished run"),
+        (["training", "x", "--run", "nowhere"], "nowhere: holds no finished run, config.json is missing"),
+        (["seeds", "--", "--epochs", "-1"], "--epochs: must be above 0"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(arguments, message, capsys, monkeypatch):
+def test_bad_input_is_one_line_and_exit_code_2(arguments, message, capfd, monkeypatch):
     monkeypatch.setattr(step.importlib.util, "find_spec", lambda name: True)
     assert command.main(arguments) == 2
+    error = capfd.readouterr().err
+    assert message in error and error.count("\n") == (2 if "--" in arguments else 1)  # the child's, and ours
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["step", "--rounds", "0"], "argument --rounds: must be above 0"),
+        (["stop"], "invalid choice: 'stop'"),
+        (["memory", "--", "--epochs", "1"], "takes no options of minicnn.train"),
+    ],
+)
+def test_a_bad_option_is_one_line_and_exit_code_2(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command.main(arguments)
     error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1
+    assert stop.value.code == 2 and message in error and error.count("\n") == 1
 
 
 def test_a_missing_pytorch_is_said_how_to_install(capsys, monkeypatch):

@@ -10,14 +10,7 @@ import functools
 import threading
 from collections.abc import Iterator
 
-import numpy as np
 from threadpoolctl import LibController, ThreadpoolController
-
-
-def multiply(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
-    """out = a @ b; views may be given, transposed ones too."""
-    with one_thread():
-        np.matmul(a, b, out=out)
 
 
 @contextlib.contextmanager

@@ -141,13 +141,14 @@ def conv2d_weight_grad(
         partial = np.empty((runs, *shape), x.dtype)
 
         def add_up(begin: int, end: int) -> None:
-            for run in range(begin, end):
-                first, *others = blocks[len(blocks) * run // runs : len(blocks) * (run + 1) // runs]
-                blas.multiply(_col_rows(first, x, axes).T, gy[first], out=partial[run])
-                for p in others:
-                    product = scratch("product", shape, x.dtype)
-                    blas.multiply(_col_rows(p, x, axes).T, gy[p], out=product)
-                    partial[run] += product
+            with blas.one_thread():
+                for run in range(begin, end):
+                    first, *others = blocks[len(blocks) * run // runs : len(blocks) * (run + 1) // runs]
+                    np.matmul(_col_rows(first, x, axes).T, gy[first], out=partial[run])
+                    for p in others:
+                        product = scratch("product", shape, x.dtype)
+                        np.matmul(_col_rows(p, x, axes).T, gy[p], out=product)
+                        partial[run] += product
 
         parallel(add_up, runs, cost=len(gy) * shape[0] // runs)
         gw = np.empty(shape, x.dtype)
@@ -180,10 +181,11 @@ def _correlate(x: np.ndarray, w: np.ndarray, axes: Axes, b: np.ndarray | None = 
         b = np.zeros(w.shape[1], x.dtype)
 
     def multiply(begin: int, end: int) -> None:
-        for p in blocks[begin:end]:
-            blas.multiply(_col_rows(p, x, axes), w, out=result[p])
-            if b is not None:
-                add_bias(result[p], b, relu)
+        with blas.one_thread():
+            for p in blocks[begin:end]:
+                np.matmul(_col_rows(p, x, axes), w, out=result[p])
+                if b is not None:
+                    add_bias(result[p], b, relu)
 
     parallel(multiply, len(blocks), cost=result.size // len(blocks) * len(w) // 8)
     return y
@@ -200,18 +202,19 @@ def _blocks(count: int, row_bytes: int) -> list[slice]:
 def _col_rows(p: slice, x: np.ndarray, axes: Axes) -> np.ndarray:
     """Rows p of col (rows, KH·KW·C), what each of those windows sees: valid until this thread asks for others."""
     rows, cols = axes
-    images, height, width, channels = x.shape
     if all(a.size == a.stride == 1 and a.before == 0 and a.outputs == a.length for a in axes):
-        return x.reshape(-1, channels)[p]  # windows of one pixel: x is its own col
-    col = scratch("col", (p.stop - p.start, rows.size * cols.size * channels), x.dtype)
-    gather(p.start, p.stop, x.reshape(images, height, width * channels), channels, rows, cols, col)
+        return rows_of(x)[p]  # windows of one pixel: x is its own col
+    col = scratch("col", (p.stop - p.start, rows.size * cols.size * x.shape[3]), x.dtype)
+    gather(p.start, p.stop, x, rows, cols, col)
     return col
 
 
 @compiled
-def gather(begin, end, x, C, rows, cols, col):
-    """col[p - begin] = what window p, begin <= p < end, sees of x (N, H, W·C); zeros where it reaches beyond it."""
-    zero = x.dtype.type(0)
+def gather(begin, end, x, rows, cols, col):
+    """col[p - begin] = what window p, begin <= p < end, sees of x (N, H, W, C); zeros where it reaches beyond it."""
+    C, zero = x.shape[3], x.dtype.type(0)
+    x, col = x.reshape(-1), col.reshape(-1)
+    unsigned = np.uint64  # with signed indices each access would ask whether it counts from the end
     taps = cols.size if cols.dilation == 1 else 1  # lie side by side in x as they do in col: one copy for all of them
     for p in range(begin, end):
         n, oh, ow = p // (rows.outputs * cols.outputs), p // cols.outputs % rows.outputs, p % cols.outputs
@@ -219,16 +222,16 @@ def gather(begin, end, x, C, rows, cols, col):
             h = oh * rows.stride - rows.before + i * rows.dilation
             for j in range(0, cols.size, taps):
                 w = ow * cols.stride - cols.before + j * cols.dilation
-                target = col[p - begin, (i * cols.size + j) * C : (i * cols.size + j + taps) * C]
                 first = min(max(0, -w), taps)  # the taps first to last - 1 lie inside the map
                 last = max(first, min(taps, cols.length - w)) if 0 <= h < rows.length else first
-                target[: first * C] = zero
-                target[last * C :] = zero
-                if first < last:
-                    source = x[n, h, (w + first) * C : (w + last) * C]
-                    inside = target[first * C : last * C]
-                    for c in range(len(source)):
-                        inside[c] = source[c]
+                source = unsigned(((n * rows.length + h) * cols.length + w) * C)
+                target = unsigned((((p - begin) * rows.size + i) * cols.size + j) * C)
+                for c in range(unsigned(first * C)):
+                    col[target + c] = zero
+                for c in range(unsigned(first * C), unsigned(last * C)):
+                    col[target + c] = x[source + c]
+                for c in range(unsigned(last * C), unsigned(taps * C)):
+                    col[target + c] = zero
 
 
 @compiled

@@ -40,8 +40,9 @@ def _multiply(a: np.ndarray, b: np.ndarray, product: np.ndarray) -> None:
     """product = a @ b, strip by strip."""
 
     def strips(begin: int, end: int) -> None:
-        for strip in range(begin, end):
-            columns = slice(strip * STRIP, (strip + 1) * STRIP)
-            blas.multiply(a, b[:, columns], out=product[:, columns])
+        with blas.one_thread():
+            for strip in range(begin, end):
+                columns = slice(strip * STRIP, (strip + 1) * STRIP)
+                np.matmul(a, b[:, columns], out=product[:, columns])
 
     parallel(strips, -(-b.shape[1] // STRIP), cost=len(b) * STRIP)

@@ -28,8 +28,8 @@ TABLE = {
 ALIASES = {"vgg11": "vgg-a", "vgg13": "vgg-b", "vgg16": "vgg-d", "vgg19": "vgg-e"}
 
 INITIALISATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "glorot": initialise.glorot_uniform,
     "he": initialise.he_normal,
+    "glorot": initialise.glorot_uniform,
     "paper": partial(initialise.normal, std=0.01),
 }
 
@@ -41,10 +41,11 @@ class VGG(Model):
     the map is down to one pixel. `bn=True` puts a BatchNorm between each convolution and its ReLU (not in the paper;
     as torchvision's `vgg*_bn`, which keep the biases).
 
-    `init` is "glorot" (which the authors found after submission to make pre-training unnecessary, §3.1), "he", or
-    "paper": N(0, 0.01²), from which A can be trained and deeper nets were started with A's layers. (The paper prints
-    0.01 as the *variance*; like everybody since we take it for the standard deviation, for a deviation of 0.1
-    multiplies the signal by 10⁵ on its way through A.) Biases start from 0.
+    Biases start from 0, weights as `init` says. "he" keeps the signal's size through all layers. "glorot" is what the
+    authors found, after submission, to make pre-training unnecessary (§3.1); each ReLU halves the signal's variance.
+    "paper" is N(0, 0.01²), with which the authors trained A, to start deeper nets from its layers. (They print 0.01 as
+    the *variance*. Like everybody since we take it for the standard deviation: one of 0.1 multiplies the signal by two
+    million on its way through A.)
 
     Parameters are named as torchvision's: `features.N`, `classifier.N`.
     """
@@ -57,7 +58,7 @@ class VGG(Model):
         image_size: int = 224,
         *,
         bn: bool = False,
-        init: str = "glorot",
+        init: str = "he",
     ):
         if init not in INITIALISATIONS:
             raise ValueError(f"init must be one of {', '.join(INITIALISATIONS)}, got {init!r}")

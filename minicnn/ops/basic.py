@@ -188,7 +188,7 @@ def mean(x: Any, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = 
     n = math.prod(shape[i] for i in axes)
 
     def backward(gy, needs):
-        return (array_module(gy).broadcast_to(_spread(gy / n, axes, keepdims), shape),)
+        return (array_module(gy).broadcast_to(_spread(gy, axes, keepdims) / n, shape),)
 
     return x.mean(axis=axes, keepdims=keepdims), backward
 

@@ -1,11 +1,12 @@
 """The trainer: `python -m minicnn.train`.
 
 options    what can be said on the command line, and the recipes that fill in the rest
-trainer    the loop itself: model, optimiser, schedule, data; a step, an epoch, an evaluation
+trainer    all that changes while a network learns: a step, an epoch, a checkpoint
 run        the run folder: configuration, metrics, checkpoints, result
 progress   the bar, or plain lines
+__main__   the life of a run, from the top: options, data, epochs, result
 """
 
-from minicnn.train.trainer import Trainer, evaluate
+from minicnn.train.trainer import Trainer
 
-__all__ = ["Trainer", "evaluate"]
+__all__ = ["Trainer"]

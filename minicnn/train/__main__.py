@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from typing import Any
 
-from minicnn import _cli, data, device
-from minicnn.data import Dataset, Loader
+from minicnn import _cli, data, device, evaluate
+from minicnn.data import Dataset
 from minicnn.train import options as settings
 from minicnn.train.progress import Progress, say
-from minicnn.train.run import Run
-from minicnn.train.trainer import Trainer, evaluate
-
-EVALUATION_BATCH = 250
+from minicnn.train.run import Row, Run
+from minicnn.train.trainer import Trainer
 
 
 @_cli.command
@@ -22,6 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     config = settings.configuration(options)
     if options.resume and not options.out:
         raise ValueError("--resume needs --out: the folder of the run to go on with")
+    warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, of NaN and Inf: the trainer watches for them itself
     on, why = device.choose(options.device)
     say(f"device: {on} ({why})")
     if options.threads:
@@ -32,113 +32,122 @@ def main(arguments: list[str] | None = None) -> int:
     if config["validation"]:
         train, validation = data.split_validation(train, config["validation"], config["seed"])
     trainer = Trainer(config, train, on=on, loader_threads=options.loader_threads)
+    say(f"{trainer.model.name}: {trainer.parameters():,} parameters, {train}")
 
     run = Run(options.out, options.model)
-    going_on = run.begin(config, resume=options.resume, overwrite=options.overwrite)
-    if going_on:
+    if run.begin(config, resume=options.resume, overwrite=options.overwrite):
         trainer.restore(*run.read_last())
-        if trainer.epochs_done >= config["epochs"] and run.result() is not None:
+        if run.is_finished(config["epochs"]):
             say(f"{run.folder}: is finished after {trainer.epochs_done} epochs; --epochs may grow")
             return 0
         say(f"{run.folder}: goes on after epoch {trainer.epochs_done}")
-    say(f"{trainer.model.name}: {trainer.parameters():,} parameters, {train}")
+    else:
+        run.write_last(trainer.saved(), trainer.metadata())  # a disk that has no room is found now
 
-    compile_seconds = compile_kernels(trainer, on)
     try:
-        result = learn(trainer, run, validation, test)
+        compile_seconds = compile_kernels(trainer)
+        learn(trainer, run, validation)
+        result = measure(trainer, run, test)
     except KeyboardInterrupt:
-        saved = (
-            f"the run is saved up to epoch {trainer.epochs_done}"
-            if run.path("last.safetensors").exists()
-            else "not saved yet"
-        )
         raise KeyboardInterrupt(
-            f" in epoch {trainer.epochs_done + 1}; {saved}; go on with the same command and --out {run.folder} --resume"
+            f"; the last finished epoch is saved: to go on, repeat the command with --out {run.folder} --resume"
         ) from None
+    skipped = [file for part in (train, validation, test) if part is not None for file in part.corrupt]
+    if skipped:
+        say(f"skipped {len(skipped)} files that cannot be decoded, such as {skipped[0]}; result.json lists them")
     result |= {"compile_seconds": round(compile_seconds, 3), "device": on, "threads": device.threads()}
-    run.write_result(result)
+    run.write_result(result | {"skipped_files": skipped})
     say(
         f"test accuracy {result['test_accuracy']:.4f}, loss {result['test_loss']:.4f}; "
         f"{result['train_seconds']:.1f} s of training, {compile_seconds:.1f} s of compiling; {run.folder}"
     )
-    for file in train.corrupt:
-        say(f"skipped, cannot be decoded: {file}")
     return 0
 
 
-def compile_kernels(trainer: Trainer, on: str) -> float:
+def compile_kernels(trainer: Trainer) -> float:
     """Compile what a step needs before training begins, saying what; seconds spent on it."""
-    if on == "cpu":
+    if trainer.device == "cpu":
         from kernels.cpu import compile as compiler
 
         compiler.on_compile(lambda name: say(f"compiling {name} (once; kept for the next run)"))
     return trainer.compile()
 
 
-def learn(trainer: Trainer, run: Run, validation: Dataset | None, test: Dataset) -> dict[str, Any]:
-    """Train the epochs that are left, writing the run folder after each; the final result."""
-    config, loader = trainer.config, trainer.loader
-    rows: list[dict[str, Any]] = list(run.metrics())[: trainer.epochs_done]
-    best = max((float(row["validation_accuracy"] or 0) for row in rows), default=-1.0)
-    with Progress(config["epochs"], len(loader), trainer.epochs_done * len(loader)) as progress:
-        while trainer.epochs_done < config["epochs"]:
-            began, seconds = time.perf_counter(), 0.0
-            count, total_loss, right = 0, 0.0, 0
-            for images, loss, hits in trainer.epoch():
-                count, total_loss, right = count + images, total_loss + loss * images, right + hits
-                progress.step(images, total_loss / count, right / count)
-            seconds = time.perf_counter() - began
+def learn(trainer: Trainer, run: Run, validation: Dataset | None) -> None:
+    """Train the epochs that are left; after each, the run folder holds all that is needed to go on."""
+    epochs = trainer.config["epochs"]
+    rows = run.read_metrics()[: trainer.epochs_done]
+    with Progress(epochs, len(trainer.loader), trainer.epochs_done) as progress:
+        while trainer.epochs_done < epochs:
+            trained = train_epoch(trainer, progress)
+            validated = validate(trainer, validation) if validation else {}
+            trainer.schedule.observe(validated.get("loss", trained["loss"]))
 
-            checked = {"accuracy": None, "loss": None}
-            if validation is not None:
-                with trainer.averaged() as model:
-                    checked = evaluate(model, batches(validation, trainer), trainer.device)
-            trainer.schedule.observe(total_loss / count if checked["loss"] is None else checked["loss"])
-            rows.append({
-                "epoch": trainer.epochs_done,
-                "step": trainer.optimiser.steps,
-                "lr": f"{trainer.optimiser.lr:.6g}",
-                "train_loss": f"{total_loss / count:.6f}",
-                "train_accuracy": f"{right / count:.6f}",
-                "validation_loss": "" if checked["loss"] is None else f"{checked['loss']:.6f}",
-                "validation_accuracy": "" if checked["accuracy"] is None else f"{checked['accuracy']:.6f}",
-                "images_per_second": f"{count / seconds:.1f}",
-                "seconds": f"{seconds:.3f}",
-            })  # fmt: skip
-            score = 0.0 if checked["accuracy"] is None else checked["accuracy"]
-            if score > best or validation is None:
-                best = score
+            rows.append(row(trainer, trained, validated))
+            if rows[-1] is max(rows, key=score):
                 with trainer.averaged() as model:
                     run.write_best(model.state_dict(), trainer.metadata())
             run.write_metrics(rows)
             run.write_last(trainer.saved(), trainer.metadata())
+            progress.end_epoch(trained["loss"], trained["accuracy"], validated.get("accuracy"))
 
+
+def train_epoch(trainer: Trainer, progress: Progress) -> dict[str, float]:
+    """One pass over the training images: their mean loss and accuracy on the way, and how long it took."""
+    images, loss, right, began = 0, 0.0, 0, time.perf_counter()
+    for count, mean_loss, hits in trainer.epoch():
+        images, loss, right = images + count, loss + mean_loss * count, right + hits
+        progress.step(count, loss / images, right / images)
+    seconds = time.perf_counter() - began
+    return {"loss": loss / images, "accuracy": right / images, "seconds": seconds, "images": images}
+
+
+def validate(trainer: Trainer, dataset: Dataset) -> dict[str, float]:
+    """Accuracy and mean loss on a data set, of the weights that count."""
     with trainer.averaged() as model:
-        tested = evaluate(model, batches(test, trainer), trainer.device)
-        trained = evaluate(model, batches(loader.dataset, trainer), trainer.device)
-    seconds = sum(float(row["seconds"]) for row in rows)
-    images = len(loader.dataset) * len(rows)
+        return evaluate.accuracy_and_loss(model, dataset, on=trainer.device)
+
+
+def row(trainer: Trainer, trained: dict[str, float], validated: dict[str, float]) -> Row:
+    """An epoch in `metrics.csv`."""
+    numbers = {
+        "epoch": trainer.epochs_done,
+        "step": trainer.optimiser.steps,
+        "lr": trainer.optimiser.lr,
+        "train_loss": trained["loss"],
+        "train_accuracy": trained["accuracy"],
+        "validation_loss": validated.get("loss"),
+        "validation_accuracy": validated.get("accuracy"),
+        "images": trained["images"],
+        "seconds": trained["seconds"],
+    }
+    return {key: "" if number is None else f"{number:.8g}" for key, number in numbers.items()}
+
+
+def score(epoch: Row) -> tuple[float, ...]:
+    """What makes an epoch the best one: validation accuracy, then validation loss; without validation, being last."""
+    if not epoch["validation_accuracy"]:
+        return (float(epoch["epoch"]),)
+    return float(epoch["validation_accuracy"]), -float(epoch["validation_loss"])
+
+
+def measure(trainer: Trainer, run: Run, test: Dataset) -> dict[str, Any]:
+    """The figures that a run ends with, of its last weights."""
+    rows = run.read_metrics()
+    tested, trained = validate(trainer, test), validate(trainer, trainer.loader.dataset)
+    seconds, images = (sum(float(epoch[key]) for epoch in rows) for key in ("seconds", "images"))
     return {
         "model": trainer.model.name,
         "test_accuracy": tested["accuracy"],
         "test_loss": tested["loss"],
         "train_accuracy": trained["accuracy"],
-        "validation_accuracy": float(rows[-1]["validation_accuracy"] or "nan") if validation is not None else None,
-        "train_seconds": round(seconds, 3),
+        "train_loss": trained["loss"],
         "epochs": trainer.epochs_done,
+        "train_seconds": round(seconds, 3),
         "images_per_second": round(images / seconds, 1),
         "parameters": trainer.parameters(),
-        "seed": config["seed"],
+        "seed": trainer.config["seed"],
     }
-
-
-def batches(dataset: Dataset, trainer: Trainer) -> Loader:
-    """The images of a data set as they are evaluated: in order, not augmented, at the size that the network was built for."""
-    from minicnn.data import augment
-
-    size = trainer.image_shape[0]
-    crop = None if dataset.image_size == size else augment.parse(f"centre-crop:{size}")
-    return Loader(dataset, min(EVALUATION_BATCH, len(dataset)), augment=crop, shuffle=False)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
+import re
 from typing import Any
 
 from minicnn import _cli, models
 
-# What a recipe may set. The values are the defaults of every recipe.
-BASE: dict[str, Any] = {
+Settings = dict[str, Any]
+
+# All that a recipe sets, with the default recipe's values.
+BASE: Settings = {
     "epochs": 15,
     "batch_size": 64,
     "lr": 0.1,
@@ -24,108 +26,125 @@ BASE: dict[str, Any] = {
     "clip": 0.0,
     "ema": 0.0,
     "polyak": False,
+    "validation": 0.02,
 }
 
-# VGG and GoogLeNet without BatchNorm do not survive a rate of 0.1.
-UNNORMALISED = {"optimizer": "adam", "lr": 1e-3, "weight_decay": 0.0, "clip": 5.0}
+# VGG and GoogLeNet have no BatchNorm, and do not survive a rate of 0.1.
+UNNORMALISED: Settings = {"optimizer": "adam", "lr": 1e-3, "nesterov": False, "weight_decay": 0.0, "clip": 5.0}
 
-PLAIN_SGD = {"nesterov": False, "label_smoothing": 0.0}
-PAPER: dict[str, dict[str, Any]] = {
-    # arXiv:1409.1556, 3.1: 74 epochs, the rate divided by 10 when the validation error stops improving.
-    "vgg": {**PLAIN_SGD, "epochs": 74, "batch_size": 256, "lr": 0.01, "weight_decay": 5e-4, "schedule": "plateau:3",
-            "augment": "scale-jitter,flip,colour"},
-    # arXiv:1409.4842, 6, with the base rate, batch and decay of Caffe's replica, which the paper does not give.
-    "googlenet": {**PLAIN_SGD, "epochs": 250, "batch_size": 32, "lr": 0.01, "weight_decay": 2e-4, "polyak": True,
-                  "schedule": "exponential:0.96:8", "augment": "resized-crop,flip,colour"},
-    # arXiv:1512.03385, 3.4: 60e4 iterations of 256.
-    "resnet": {**PLAIN_SGD, "epochs": 120, "batch_size": 256, "lr": 0.1, "weight_decay": 1e-4, "schedule": "plateau:3",
-               "augment": "scale-jitter,flip,colour"},
-    # arXiv:1512.03385, 4.2: 64k iterations of 128 on 45k images are 182 epochs; the rate falls after 32k and 48k.
-    "cifar-resnet": {**PLAIN_SGD, "epochs": 182, "batch_size": 128, "lr": 0.1, "weight_decay": 1e-4,
-                     "schedule": "multistep:91,136.5", "augment": "crop:4,flip"},
+# What the papers say. A number of steps is given in epochs of the data that the paper trained on.
+PLAIN: Settings = {"nesterov": False, "label_smoothing": 0.0}
+# arXiv:1409.1556, 3.1: 370 thousand steps of 256; the rate falls when the validation error stops improving.
+VGG: Settings = {
+    **PLAIN, "epochs": 74, "batch_size": 256, "lr": 0.01, "weight_decay": 5e-4, "schedule": "plateau:3:0.1",
+    "augment": "scale-jitter:256:512:224,flip,colour",
 }  # fmt: skip
+# arXiv:1409.4842, 6. The paper gives no base rate, batch, decay and length; these are those of Caffe's replica.
+GOOGLENET: Settings = {
+    **PLAIN, "epochs": 250, "batch_size": 32, "lr": 0.01, "weight_decay": 2e-4, "schedule": "exponential:0.96:8",
+    "augment": "resized-crop:224,flip,colour", "polyak": True,
+}  # fmt: skip
+# arXiv:1512.03385, 3.4: 600 thousand steps of 256.
+RESNET: Settings = {
+    **PLAIN, "epochs": 120, "batch_size": 256, "lr": 0.1, "weight_decay": 1e-4, "schedule": "plateau:3:0.1",
+    "augment": "scale-jitter:256:480:224,flip,colour",
+}  # fmt: skip
+# arXiv:1512.03385, 4.2: 64 thousand steps of 128 on 45 of CIFAR's 50 thousand images; the rate falls at 32 and 48.
+CIFAR: Settings = {
+    **PLAIN, "epochs": 182, "batch_size": 128, "lr": 0.1, "weight_decay": 1e-4, "schedule": "multistep:91,136.5:0.1",
+    "augment": "crop:4,flip", "validation": 0.1,
+}  # fmt: skip
+# As above, with smaller steps until the deepest networks have begun to learn.
+DEEP_CIFAR: Settings = {**CIFAR, "schedule": f"warmup:1+{CIFAR['schedule']}"}
+
+PAPER = {
+    r"vgg.*": VGG,
+    r"googlenet": GOOGLENET,
+    r"(resnet|plain)(18|34|50|101|152)": RESNET,
+    r"(resnet|plain)(20|32|44|56)": CIFAR,
+    r"(resnet|plain)(110|1202)": DEEP_CIFAR,
+}
 
 
-def family(model: str) -> str:
-    """The key of PAPER for a model's name; ValueError for a network that no paper trains."""
-    if model == "resnet-mini":
-        raise ValueError("resnet-mini is from no paper, so it has no paper's recipe; use --recipe default")
-    if model.startswith(("vgg", "googlenet")):
-        return model.partition("-")[0].rstrip("0123456789")
-    depth = int(model.removeprefix("resnet").removeprefix("plain"))
-    return "cifar-resnet" if depth in (20, 32, 44, 56, 110, 1202) else "resnet"
-
-
-def recipe(name: str, model: str) -> dict[str, Any]:
-    """All settings of a recipe, "default" or "paper", for a model."""
-    if name == "paper":
-        return {**BASE, **PAPER[family(model)]}
-    return {**BASE, **(UNNORMALISED if model.startswith(("vgg", "googlenet")) else {})}
+def recipe(name: str, model: str) -> Settings:
+    """All settings of a recipe, "default" or "paper", for a model; ValueError where no paper says how to train it."""
+    if name == "default":
+        return {**BASE, **(UNNORMALISED if re.match("vgg|googlenet", model) else {})}
+    for pattern, settings in PAPER.items():
+        if re.fullmatch(pattern, model):
+            return {**BASE, **settings}
+    raise ValueError(f"--recipe paper: no paper says how {model} is trained; use --recipe default")
 
 
 def parser() -> argparse.ArgumentParser:
     p = _cli.Parser(
         prog="python -m minicnn.train",
-        description="Train a network. Without arguments: a small residual network on the images that come with minicnn.",
+        description="Train a network. Without arguments: a small residual network on the images that minicnn brings.",
     )
-    p.add_argument(
-        "model", nargs="?", default="resnet-mini", help="a network's name; python -m minicnn.summary lists them"
+    add = p.add_argument
+    add("model", nargs="?", default="resnet-mini", help="a network's name; python -m minicnn.summary lists them")
+    add("--variant", type=_cli.variant, default={}, metavar="JSON", help="of the network, such as '{\"bn\": true}'")
+    add("--data", default="bundled", metavar="SPEC", help="a data set's name, NAME:PATH, a folder or an .npz file")
+    add(
+        "--image-size",
+        type=_cli.positive(int),
+        metavar="N",
+        help="resample images to this side (default: folders to 224)",
     )
-    p.add_argument(
-        "--variant", type=json.loads, default={}, metavar="JSON", help="its variant, such as '{\"bn\": true}'"
+    add("--skip-corrupt", action="store_true", help="leave out image files that cannot be decoded, and count them")
+    add("--recipe", choices=["default", "paper"], default="default", help="what fills in the settings below")
+    add(
+        "--seed",
+        type=_cli.not_negative(int),
+        default=0,
+        metavar="N",
+        help="of weights, order, augmentation and dropout",
     )
-    p.add_argument("--data", default="bundled", help="a data set's name, NAME:PATH, or a folder or .npz file")
-    p.add_argument("--image-size", type=_cli.positive(int), help="resample images to this size")
-    p.add_argument(
-        "--skip-corrupt", action="store_true", help="leave out image files that cannot be decoded, and count them"
+    add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where arrays live")
+    add("--threads", type=_cli.positive(int), metavar="N", help="of the CPU kernels (default: the usable cores)")
+    add("--loader-threads", type=_cli.positive(int), default=1, metavar="N", help="threads that prepare batches")
+    add("--precision", choices=["fp32", "tf32", "fp16"], default="fp32", help="of the arithmetic")
+    add("--out", metavar="FOLDER", help="the run's folder (default: a new one under runs/)")
+    existing = p.add_mutually_exclusive_group()
+    existing.add_argument(
+        "--resume", action="store_true", help="go on with the run in --out; start it if there is none"
     )
-    p.add_argument(
-        "--validation", type=_cli.fraction, default=0.02, help="share of the training images that chooses `best`"
+    existing.add_argument("--overwrite", action="store_true", help="start anew in --out, whatever is there")
+
+    group = p.add_argument_group(
+        "settings of the recipe", "Given here, they win; the defaults are the default recipe's."
     )
-    p.add_argument(
-        "--recipe", choices=["default", "paper"], default="default", help="what fills in the settings not given"
-    )
-    said = p.add_argument_group("settings of the recipe (given here, they win)")
-    said.add_argument("--epochs", type=_cli.positive(int), help="passes over the training images")
-    said.add_argument("--batch-size", type=int, help="images in a step")
-    said.add_argument("--lr", type=_cli.positive(float), help="base learning rate, which the schedule scales")
-    said.add_argument("--optimizer", choices=["sgd", "rmsprop", "adam", "adamw"], help="how a gradient becomes a step")
-    said.add_argument("--momentum", type=_cli.fraction, help="of SGD and RMSProp")
-    said.add_argument("--nesterov", action=argparse.BooleanOptionalAction, help="Nesterov's form of the momentum")
-    said.add_argument("--weight-decay", type=float, help="how much weights are drawn towards 0")
-    said.add_argument("--decay-all", action=argparse.BooleanOptionalAction, help="let BatchNorm and biases decay too")
-    said.add_argument("--schedule", help="the learning rate's course, such as cosine or warmup:1+step:30:0.1")
-    said.add_argument("--augment", help="changes to the training images, such as crop:4,flip; 'none' for none")
-    said.add_argument(
-        "--label-smoothing", type=_cli.fraction, help="share of the target that goes to all classes alike"
-    )
-    said.add_argument("--clip", type=float, help="largest norm of the gradient, 0 for any")
-    said.add_argument(
-        "--ema", type=_cli.fraction, help="decay of an average of the weights that is evaluated, 0 for none"
-    )
-    said.add_argument(
-        "--polyak", action=argparse.BooleanOptionalAction, help="evaluate the mean of the weights of all steps"
-    )
-    p.add_argument("--seed", type=int, default=0, help="of weights, order, augmentation and dropout")
-    p.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where arrays live")
-    p.add_argument("--threads", type=_cli.positive(int), help="threads of the CPU kernels (default: the usable cores)")
-    p.add_argument("--loader-threads", type=_cli.positive(int), default=1, help="threads that prepare batches")
-    p.add_argument("--precision", choices=["fp32", "tf32", "fp16"], default="fp32", help="of the arithmetic")
-    p.add_argument("--out", help="the run's folder (default: a new one under runs/)")
-    p.add_argument("--resume", action="store_true", help="go on with the run in --out, or start it if there is none")
-    p.add_argument("--overwrite", action="store_true", help="start anew in --out, whatever is there")
+
+    def setting(option: str, says: str, **kind: Any) -> None:
+        value = BASE[option.strip("-").replace("-", "_")]
+        group.add_argument(option, help=f"{says} (default: {value})", **kind)
+
+    setting("--epochs", "passes over the training images", type=_cli.positive(int), metavar="N")
+    setting("--batch-size", "images in a step", type=int, metavar="N")
+    setting("--lr", "base learning rate, which the schedule scales", type=_cli.positive(float), metavar="RATE")
+    setting("--schedule", "of the rate, such as cosine or warmup:1+step:30:0.1", metavar="TEXT")
+    setting("--optimizer", "how a gradient becomes a step", choices=["sgd", "rmsprop", "adam", "adamw"])
+    setting("--momentum", "of SGD and RMSProp", type=_cli.fraction, metavar="M")
+    setting("--nesterov", "Nesterov's form of it", action=argparse.BooleanOptionalAction)
+    setting("--weight-decay", "how much weights are drawn to 0", type=_cli.not_negative(float), metavar="W")
+    setting("--decay-all", "let BatchNorm and biases decay too", action=argparse.BooleanOptionalAction)
+    setting("--augment", "changes to the training images, 'none' for none", metavar="TEXT")
+    setting("--label-smoothing", "share of the target that all classes get alike", type=_cli.fraction, metavar="S")
+    setting("--clip", "largest norm of the gradient, 0 for any", type=_cli.not_negative(float), metavar="NORM")
+    setting("--ema", "decay of an average of the weights, which is evaluated", type=_cli.fraction, metavar="D")
+    setting("--polyak", "evaluate the mean of all steps' weights", action=argparse.BooleanOptionalAction)
+    setting("--validation", "share of the training images that chooses `best`", type=_cli.fraction, metavar="S")
     return p
 
 
-def configuration(options: argparse.Namespace) -> dict[str, Any]:
+def configuration(options: argparse.Namespace) -> Settings:
     """All that the results of a run depend on, with the recipe's settings filled in."""
     if options.precision != "fp32":
         raise ValueError(f"--precision {options.precision}: only fp32 is available")
-    models.variants(options.model)  # an unknown name is said before anything else
+    models.defaults(options.model)  # an unknown name is said before anything else
     settings = recipe(options.recipe, options.model)
-    given = {key: getattr(options, key) for key in settings if getattr(options, key) is not None}
-    settings |= given
-    if settings["optimizer"] != "sgd" and not given.get("nesterov"):
+    settings |= {key: getattr(options, key) for key in settings if getattr(options, key) is not None}
+    if settings["optimizer"] != "sgd" and options.nesterov is None:
         settings["nesterov"] = False
-    always = ("model", "variant", "data", "image_size", "skip_corrupt", "validation", "seed", "precision")
+    always = ("model", "variant", "data", "image_size", "skip_corrupt", "seed", "precision")
     return {**{key: getattr(options, key) for key in always}, **settings}

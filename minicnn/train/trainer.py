@@ -1,4 +1,4 @@
-"""The training loop, in the open: a Trainer holds all that changes while a network learns, and changes it."""
+"""A Trainer holds all that changes while a network learns, and changes it: a step, an epoch, a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 import minicnn
-from minicnn import Tensor, autograd, checkpoint, device, models, no_grad, optim, schedules
+from minicnn import Tensor, autograd, checkpoint, device, evaluate, models, optim, schedules
 from minicnn.data import Dataset, Loader, augment
-from minicnn.layers import Dropout, Module
+from minicnn.layers import Dropout
 
 Arrays = dict[str, Any]
 
 
 class NotFinite(ArithmeticError):
-    """The loss or a gradient has become NaN or Inf; the message names the step and the first op."""
+    """The loss has become NaN or Inf; the message names the step and the first op."""
 
 
 class Trainer:
@@ -33,23 +33,13 @@ class Trainer:
     def __init__(self, config: dict[str, Any], train: Dataset, *, on: str = "cpu", loader_threads: int = 1):
         self.config, self.device = config, on
         minicnn.seed(config["seed"])
-        steps = "" if config["augment"] == "none" else config["augment"]
+        changes = augment.parse(config["augment"])
         self.loader = Loader(
-            train,
-            config["batch_size"],
-            augment=augment.parse(steps) if steps else None,
-            seed=config["seed"],
-            threads=loader_threads,
-        )
-        first, _ = train.take(np.arange(1))
-        images = first if self.loader.augment is None else self.loader.augment(first, np.random.default_rng(0))
-        self.image_shape = images.shape[1:]  # of what augmentation makes
+            train, config["batch_size"], augment=changes, seed=config["seed"], threads=loader_threads
+        )  # fmt: skip
+        self.image_shape = changes(train.take(np.arange(1))[0], np.random.default_rng(0)).shape[1:]  # (H, W, C)
         self.model = models.build(
-            config["model"],
-            train.num_classes,
-            in_channels=self.image_shape[2],
-            image_size=self.image_shape[0],
-            **config["variant"],
+            config["model"], train.num_classes, self.image_shape[2], self.image_shape[0], **config["variant"]
         )
         self.model.seed_dropout(config["seed"])
         self.model.to(device=on)
@@ -60,7 +50,6 @@ class Trainer:
     def _optimiser(self) -> optim.Optimiser:
         c = self.config
         groups = optim.decay_groups(self.model, c["weight_decay"], norm_and_bias=c["decay_all"])
-        groups = [group for group in groups if group["params"]]
         if c["optimizer"] == "sgd":
             return optim.SGD(groups, c["lr"], momentum=c["momentum"], nesterov=c["nesterov"])
         if c["optimizer"] == "rmsprop":
@@ -80,18 +69,19 @@ class Trainer:
         """How many numbers are trained."""
         return sum(p.size for p in self.model.parameters())
 
-    # A step
+    # Training
 
-    def forward(self, images: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
-        """(loss, main logits) of one batch, with the graph that leads to them."""
-        x, y = device.to(images, self.device), device.to(labels, self.device)
-        outputs = self.model(Tensor(x))
-        loss = models.loss(outputs, y, label_smoothing=self.config["label_smoothing"])
-        return loss, outputs[0] if isinstance(outputs, tuple) else outputs
+    def epoch(self) -> Iterator[tuple[int, float, int]]:
+        """Train one epoch; after each step how many images it had, their mean loss, how many were classified right."""
+        self.model.train()
+        for images, labels in self.loader:
+            loss, right = self.step(images, labels)
+            yield len(labels), loss, right
 
     def step(self, images: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
         """Train on one batch; its mean loss, and how many of its images were classified right before the step."""
-        self.optimiser.lr = self.config["lr"] * self.schedule(self.loader_progress())
+        epochs = self.loader.epoch + (self.loader.batch - 1) / len(self.loader)  # done when this batch began
+        self.optimiser.lr = self.config["lr"] * self.schedule(epochs)
         drawn = self._dropout_steps()
         loss, logits = self.forward(images, labels)
         value = loss.item()
@@ -107,41 +97,33 @@ class Trainer:
             self.average.update()
         return value, int((logits.data.argmax(axis=1) == device.to(labels, self.device)).sum())
 
-    def loader_progress(self) -> float:
-        """Epochs done, fractions included, when the batch in hand began."""
-        return self.loader.epoch + (self.loader.batch - 1) / len(self.loader)
+    def forward(self, images: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The loss of a batch, and the logits of the network's main head."""
+        x, y = device.to(images, self.device), device.to(labels, self.device)
+        outputs = self.model(Tensor(x))
+        loss = models.loss(outputs, y, label_smoothing=self.config["label_smoothing"])
+        return loss, outputs[0] if isinstance(outputs, tuple) else outputs
 
     def _diagnosis(self, loss: float, images: np.ndarray, labels: np.ndarray) -> str:
-        """Where the first NaN or Inf comes from: the batch once more, every op watched."""
-        number = self.optimiser.steps + 1
-        bad = next(
-            (n for n, p in self.model.named_parameters() if not np.isfinite(device.to(p.data, "cpu")).all()), None
-        )
+        """Where the first NaN or Inf comes from: the same batch and masks once more, every op watched."""
+        cause = ""
+        for name, p in self.model.named_parameters():
+            if not np.isfinite(device.to(p.data, "cpu")).all():
+                cause = f", after the step before had made {name} NaN or Inf"
+                break
         try:
-            with autograd.detect_anomaly(), np.errstate(all="ignore"):
+            with autograd.detect_anomaly():
                 self.forward(images, labels)
-            first = "no op alone"
         except FloatingPointError as error:
-            first = str(error)
-        cause = f"; parameter {bad} was not finite before it" if bad else ""
-        return f"the loss is {loss} at step {number}: {first}{cause}; a smaller --lr, --clip 1 or a warm-up may help"
-
-    # An epoch
-
-    def epoch(self) -> Iterator[tuple[int, float, int]]:
-        """Train one epoch; after each step (images, mean loss, classified right) of its batch."""
-        self.model.train()
-        for images, labels in self.loader:
-            loss, right = self.step(images, labels)
-            yield len(labels), loss, right
+            cause = f"{error}{cause}"
+        step = self.optimiser.steps + 1
+        return f"the loss is {loss} at step {step}: {cause}; a smaller --lr, --clip 1 or a warm-up may help"
 
     @contextlib.contextmanager
-    def averaged(self) -> Iterator[Module]:
+    def averaged(self) -> Iterator[models.Model]:
         """The model as it is evaluated: with the averaged weights, if the recipe has such."""
         with self.average.applied() if self.average is not None else contextlib.nullcontext():
             yield self.model
-
-    # Compiling
 
     def compile(self) -> float:
         """Run a step on nothing, so that every kernel is compiled before the clock starts; seconds that it took.
@@ -150,34 +132,21 @@ class Trainer:
         """
         began = time.perf_counter()
         before = {name: array.copy() for name, array in self.saved().items()}
-        drawn, lr = self._dropout_steps(), self.optimiser.lr
-        self.optimiser.lr = 0.0
+        drawn = self._dropout_steps()
         images = np.zeros((min(4, self.config["batch_size"]), *self.image_shape), np.float32)
         labels = np.arange(len(images)) % self.model.num_classes
-        with np.errstate(all="ignore"):
-            loss, _ = self.forward(images, labels)
-            loss.backward()
-            self.optimiser.step()
-            if self.average is not None:
-                self.average.update()
-            evaluate(self.model, [(images, labels)], self.device)
+        loss, _ = self.forward(images, labels)
+        loss.backward()
+        self.optimiser.step()
+        if self.average is not None:
+            self.average.update()
+        evaluate.accuracy_and_loss(self.model, [(images, labels)], on=self.device)
         self.optimiser.zero_grad()
         self._restore_arrays(before)
         self._set_dropout_steps(drawn)
-        self.optimiser.lr = lr
         return time.perf_counter() - began
 
     # Saving
-
-    def _dropouts(self) -> list[Dropout]:
-        return [module for module in self.model.modules() if isinstance(module, Dropout)]
-
-    def _dropout_steps(self) -> list[int]:
-        return [layer.rng.step for layer in self._dropouts()]
-
-    def _set_dropout_steps(self, steps: list[int]) -> None:
-        for layer, step in zip(self._dropouts(), steps, strict=True):
-            layer.rng.step = step
 
     def saved(self) -> Arrays:
         """Every array that training goes on from; together with `metadata` it is all."""
@@ -197,35 +166,28 @@ class Trainer:
             "dropout": json.dumps(self._dropout_steps()),
         }
 
+    def restore(self, arrays: Arrays, metadata: dict[str, str]) -> None:
+        """Go on from what another trainer of the same configuration `saved`."""
+        theirs = json.loads(metadata["model"])
+        if theirs != self.model.config:
+            raise ValueError(f"the checkpoint is of another model: {theirs}, this is {self.model.config}")
+        self._restore_arrays(arrays)
+        self.schedule.load_state_dict(json.loads(metadata["schedule"]))
+        self._set_dropout_steps(json.loads(metadata["dropout"]))
+        self.loader.set_state({"epoch": int(metadata["epoch"]), "batch": 0})
+
     def _restore_arrays(self, arrays: Arrays) -> None:
         self.model.load_state_dict(checkpoint.part(arrays))
         self.optimiser.load_state_dict(checkpoint.part(arrays, "optimiser"))
         if self.average is not None:
             self.average.load_state_dict(checkpoint.part(arrays, "average"))
 
-    def restore(self, arrays: Arrays, metadata: dict[str, str]) -> None:
-        """Go on from what another trainer of the same configuration `saved`."""
-        if json.loads(metadata["model"]) != self.model.config:
-            theirs = json.loads(metadata["model"])["name"]
-            raise ValueError(f"the checkpoint is of another model ({theirs}, this is {self.model.name}) or variant")
-        self._restore_arrays(arrays)
-        self.schedule.load_state_dict(json.loads(metadata["schedule"]))
-        self._set_dropout_steps(json.loads(metadata["dropout"]))
-        self.loader.set_state({"epoch": int(metadata["epoch"]), "batch": 0})
+    def _dropouts(self) -> list[Dropout]:
+        return [module for module in self.model.modules() if isinstance(module, Dropout)]
 
+    def _dropout_steps(self) -> list[int]:
+        return [layer.rng.step for layer in self._dropouts()]
 
-def evaluate(model: Module, batches: Any, on: str = "cpu") -> dict[str, float]:
-    """{"accuracy", "loss"} of a model over batches of (images, labels); the model's mode is put back afterwards."""
-    training = model.training
-    model.eval()
-    right, loss, count = 0, 0.0, 0
-    try:
-        with no_grad():
-            for images, labels in batches:
-                logits, y = model(Tensor(device.to(images, on))), device.to(labels, on)
-                loss += minicnn.ops.cross_entropy(logits, y, reduction="sum").item()
-                right += int((logits.data.argmax(axis=1) == y).sum())
-                count += len(labels)
-    finally:
-        model.train(training)
-    return {"accuracy": right / max(count, 1), "loss": loss / max(count, 1)}
+    def _set_dropout_steps(self, steps: list[int]) -> None:
+        for layer, step in zip(self._dropouts(), steps, strict=True):
+            layer.rng.step = step

@@ -44,27 +44,32 @@ def results() -> dict[str, list[np.ndarray]]:
     cpu.sgd_update(parameter, dense, velocity, lr=0.1, momentum=0.9)
     losses, p = cpu.cross_entropy(random(90, 999), np.arange(90))
     return {
-        "convolution": [y, cpu.conv2d_relu(x, w, b), cpu.conv2d(x, w, stride=2), cpu.conv2d(x[..., :12], w[:1, :1, :12])],
-        "its gradients": [
+        "convolution": [y, cpu.conv2d_relu(x, w, b), cpu.conv2d(x, w, stride=2), cpu.conv2d(x, w[:1, :1])],
+        "gradients of convolution": [
             cpu.conv2d_input_grad(gy, w, x.shape, pad=1),
             cpu.conv2d_input_grad(gy[:, ::2, ::2], w, x.shape, pad=1, stride=2),
             cpu.conv2d_weight_grad(gy, x, w.shape, pad=1),
             cpu.bias_grad(gy),
         ],
-        "batch norm": [mean, var, z, *cpu.bn_relu_grad(gy, z, y, gamma, mean, var), *cpu.batch_norm_grad(gy, y, gamma, mean, var)],
+        "batch norm": [mean, var, z, *cpu.batch_norm_grad(gy, y, gamma, mean, var)],
+        "batch norm and relu": [*cpu.bn_relu_grad(gy, z, y, gamma, mean, var)],
         "pooling": [pooled, winners, averaged, cpu.global_avg_pool(y)],
-        "its gradients ": [
+        "gradients of pooling": [
             cpu.max_pool_grad(pooled, winners, y.shape, 3, stride=2),
             cpu.avg_pool_grad(averaged, y.shape, 3, stride=2),
             cpu.global_avg_pool_grad(wide, (9, 20, 20, 700)),
         ],
         "lrn": [cpu.lrn(x), cpu.lrn_grad(x, x, alpha=1.0)],
         "elementwise": [cpu.relu(y), cpu.relu_grad(gy, y), cpu.sigmoid(y), cpu.tanh(y), cpu.dropout(y, 0.4, (1, 2, 3))],
-        "linear": [cpu.linear(wide, dense), cpu.linear_input_grad(random(9, 1111), dense), cpu.linear_weight_grad(random(9, 1111), wide)],
+        "linear": [
+            cpu.linear(wide, dense),
+            cpu.linear_input_grad(random(9, 1111), dense),
+            cpu.linear_weight_grad(random(9, 1111), wide),
+        ],
         "concat": [cpu.concat(y, y), *cpu.concat_grad(y, (13, 27))],
         "loss": [losses, p, cpu.softmax(random(90, 999))],
         "update": [parameter, velocity],
-    }  # fmt: skip
+    }
 
 
 def test_the_same_bits_on_any_number_of_threads():

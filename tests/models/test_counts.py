@@ -1,0 +1,166 @@
+"""Parameters and multiply-adds of every network, against the exact columns of the published tables."""
+
+from __future__ import annotations
+
+import pytest
+
+from minicnn import init, models
+from minicnn.summary import profile
+
+
+def build(name: str, **variant):
+    with init.skipped():
+        return models.build(name, **variant)
+
+
+def parameters(model) -> int:
+    return sum(tensor.size for tensor in model.parameters())
+
+
+def multiply_adds(model) -> int:
+    return sum(row.multiply_adds for row in profile(model))
+
+
+VGG = {  # parameters, with BN, GMAC at 224
+    "vgg-a": (132_863_336, 132_868_840, 7.609),
+    "vgg-a-lrn": (132_863_336, 132_868_840, 7.609),
+    "vgg-b": (133_047_848, 133_053_736, 11.308),
+    "vgg-c": (133_638_952, 133_647_400, 11.771),
+    "vgg-d": (138_357_544, 138_365_992, 15.470),
+    "vgg-e": (143_667_240, 143_678_248, 19.632),
+}
+
+
+@pytest.mark.parametrize("name", VGG)
+def test_vgg(name):
+    plain, with_bn, giga = VGG[name]
+    model = build(name)
+    assert parameters(model) == plain
+    assert parameters(build(name, bn=True)) == with_bn
+    assert sum(tensor.size for tensor in model.classifier.parameters()) == 123_642_856
+    assert round(multiply_adds(model) / 1e9, 3) == giga
+
+
+def test_vgg_with_5x5_for_each_pair_of_3x3():
+    model = build("vgg-b-5x5")
+    assert parameters(model) == 134_503_528
+    assert round(multiply_adds(model) / 1e9, 3) == 9.356
+
+
+GOOGLENET = {  # weights, weights and biases, MMAC
+    "conv1": (9_408, 9_472, 118.0),
+    "conv2 conv3": (114_688, 114_944, 359.7),
+    "inception3a": (163_328, 163_696, 128.0),
+    "inception3b": (388_096, 388_736, 304.3),
+    "inception4a": (375_552, 376_176, 73.6),
+    "inception4b": (448_512, 449_160, 87.9),
+    "inception4c": (509_440, 510_104, 99.9),
+    "inception4d": (604_672, 605_376, 118.5),
+    "inception4e": (867_328, 868_352, 170.0),
+    "inception5a": (1_042_432, 1_043_456, 51.1),
+    "inception5b": (1_442_816, 1_444_080, 70.7),
+    "fc": (1_024_000, 1_025_000, 1.0),
+}
+
+
+def test_googlenet_row_by_row():
+    model = build("googlenet")
+    rows = profile(model)
+    for group, expected in GOOGLENET.items():
+        names = group.split()
+        sizes = {key: tensor.size for key, tensor in model.named_parameters() if key.split(".")[0] in names}
+        weights = sum(size for key, size in sizes.items() if key.endswith("weight"))
+        mega = sum(row.multiply_adds for row in rows if row.layer.split(".")[0] in names) / 1e6
+        assert (weights, sum(sizes.values()), round(mega, 1)) == expected, group
+
+
+def test_googlenet_totals():
+    model = build("googlenet")
+    assert parameters(model) == 13_378_280
+    assert parameters(model.aux1) == 3_188_840
+    assert parameters(model.aux2) == 3_190_888
+    main = build("googlenet", aux_logits=False)
+    assert parameters(main) == 6_998_552
+    assert round(multiply_adds(main) / 1e9, 3) == round(multiply_adds(model) / 1e9, 3) == 1.583
+
+
+def test_googlenet_with_batch_norm():
+    assert parameters(build("googlenet", bn=True, aux_logits=False)) == 7_005_832
+    assert parameters(build("googlenet", bn=True)) == 13_385_816
+
+
+def test_googlenet_of_torchvision():
+    main = build("googlenet", variant="torchvision", aux_logits=False)
+    assert parameters(main) == 6_624_904
+    assert round(multiply_adds(main) / 1e9, 3) == 1.498
+    assert parameters(build("googlenet", variant="torchvision")) == 13_004_888
+
+
+RESNET = {  # parameters, GMAC with the stride in the 3x3, in the 1x1
+    "resnet18": (11_689_512, 1.814, None),
+    "resnet34": (21_797_672, 3.664, None),
+    "resnet50": (25_557_032, 4.089, 3.858),
+    "resnet101": (44_549_160, 7.801, 7.570),
+    "resnet152": (60_192_808, 11.514, 11.282),
+}
+
+
+@pytest.mark.parametrize("name", RESNET)
+def test_resnet(name):
+    count, in_3x3, in_1x1 = RESNET[name]
+    model = build(name)
+    assert parameters(model) == count
+    assert round(multiply_adds(model) / 1e9, 3) == in_3x3
+    if in_1x1:
+        model = build(name, stride_in="1x1")
+        assert parameters(model) == count
+        assert round(multiply_adds(model) / 1e9, 3) == in_1x1
+
+
+@pytest.mark.parametrize(
+    ("name", "shortcut", "count"),
+    [
+        ("resnet18", "A", 11_515_688),
+        ("resnet34", "A", 21_623_848),
+        ("resnet18", "C", 12_043_816),
+        ("resnet34", "C", 22_716_840),
+        ("resnet50", "C", 40_128_552),
+    ],
+)
+def test_resnet_shortcuts(name, shortcut, count):
+    assert parameters(build(name, shortcut=shortcut)) == count
+
+
+def test_plain_nets_count_as_residual_nets_with_option_a():
+    assert parameters(build("plain18")) == 11_515_688
+    assert parameters(build("plain34")) == 21_623_848
+
+
+CIFAR = {  # parameters with shortcut A, B, C; MMAC with A
+    20: (269_722, 272_474, 283_962, "40.55"),
+    32: (464_154, 466_906, 489_594, "68.86"),
+    44: (658_586, 661_338, 695_226, "97.17"),
+    56: (853_018, 855_770, 900_858, "125.49"),
+    110: (1_727_962, 1_730_714, 1_826_202, "252.89"),
+    1202: (19_421_274, 19_424_026, 20_538_714, "2829"),
+}
+
+
+@pytest.mark.parametrize("depth", CIFAR)
+def test_cifar_resnet(depth):
+    *counts, mega = CIFAR[depth]
+    assert [parameters(build(f"resnet{depth}", shortcut=shortcut)) for shortcut in "ABC"] == counts
+    model = build(f"resnet{depth}")
+    assert parameters(model) == counts[0]
+    assert format(multiply_adds(model) / 1e6, f".{len(mega.partition('.')[2])}f") == mega
+
+
+@pytest.mark.parametrize("depth", [20, 32, 44, 56, 110])
+def test_cifar_plain(depth):
+    assert parameters(build(f"plain{depth}")) == CIFAR[depth][0]
+
+
+@pytest.mark.parametrize("size", [28, 32])
+def test_vgg_for_small_images_has_a_small_head(size):
+    head = build("vgg-a", num_classes=10, image_size=size).classifier
+    assert parameters(head) == 512 * 512 + 512 + 512 * 512 + 512 + 512 * 10 + 10
