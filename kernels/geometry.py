@@ -5,6 +5,7 @@ Legend used in all kernels: x is (N, H, W, C); a window is KH x KW; OH x OW outp
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 Pair = int | tuple[int, int]
@@ -63,3 +64,19 @@ def windows(
         axis(shape[1], sizes[0], strides[0], pads[0], dilations[0], ceil),
         axis(shape[2], sizes[1], strides[1], pads[1], dilations[1], ceil),
     )
+
+
+def phases(axis: Axis) -> Iterator[tuple[int, list[int], Axis]]:
+    """How the gradient of an axis is convolved, in pieces: (first position, taps, windows over the outputs).
+
+    Window o holds position h with its tap k where h = o·stride − before + k·dilation. Positions a multiple of the
+    stride apart share their taps (in descending order here, so that the outputs which these belong to ascend), and the
+    outputs move along with the positions: they are under windows of stride 1, one for each position.
+    """
+    for start in range(min(axis.stride, axis.length)):
+        reach = start + axis.before
+        taps = [k for k in reversed(range(axis.size)) if (reach - k * axis.dilation) % axis.stride == 0]
+        places = [(reach - k * axis.dilation) // axis.stride for k in taps]  # in gy, seen from `start`: evenly spaced
+        before, spacing = -places[0] if places else 0, places[1] - places[0] if len(places) > 1 else 1
+        positions = len(range(start, axis.length, axis.stride))
+        yield start, taps, Axis(axis.outputs, len(taps), 1, before, 0, spacing, positions)

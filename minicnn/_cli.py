@@ -16,12 +16,12 @@ class _Help(argparse.HelpFormatter):
     """The default behind each option's explanation, where there is one that says something."""
 
     def __init__(self, prog: str):
-        super().__init__(prog, max_help_position=30)
+        super().__init__(prog, max_help_position=34)
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
-        is_said = action.default in (None, False, argparse.SUPPRESS, {}) or "(default" in text
-        return text if is_said else f"{text} (default: %(default)s)"
+        says_nothing = action.default in (None, argparse.SUPPRESS, {}) or action.default is False
+        return text if says_nothing or "(default" in text else f"{text} (default: %(default)s)"
 
 
 class Parser(argparse.ArgumentParser):

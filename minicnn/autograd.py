@@ -23,6 +23,7 @@ from kernels import array_module
 from minicnn.operators import Operators
 
 Array = Any  # numpy.ndarray or cupy.ndarray
+Forward = tuple[Array, Callable]  # what the function under an op returns: y, and its backward(gy, needs)
 
 
 class Node:
@@ -121,15 +122,11 @@ class Tensor(Operators):
             raise RuntimeError("backward: this tensor depends on nothing that requires a gradient")
         if gy is None:
             if self.size != 1:
-                raise RuntimeError(
-                    f"backward: a tensor of shape {self.shape} needs an upstream gradient gy of that shape"
-                )
+                raise RuntimeError(f"backward: a tensor of shape {self.shape} needs an upstream gradient gy")
             gy = array_module(self.data).ones_like(self.data)
         if array_module(gy) is not array_module(self.data) or gy.shape != self.shape or gy.dtype != self.dtype:
-            given, needed = f"{gy.shape} {gy.dtype}", f"{self.shape} {self.dtype}"
-            raise ValueError(
-                f"backward: the upstream gradient gy is {given}, the tensor needs {needed} on its own device"
-            )
+            given, needed = f"{gy.shape} {gy.dtype}", f"{self.shape} {self.dtype} on its own device"
+            raise ValueError(f"backward: the upstream gradient gy is {given}, the tensor needs {needed}")
 
         root: Node | Tensor = self.node or self
         uses = _count_uses(root)
@@ -145,16 +142,12 @@ class Tensor(Operators):
             if watcher is not None:
                 _deposit(watcher, gy, owned=False)
             grads = _run_backward(node, gy)
-            for i, (parent, g) in enumerate(zip(node.parents, grads, strict=True)):
+            for parent, g in zip(node.parents, grads, strict=True):
                 if parent is None:
                     continue
                 if g is not None:
                     if parent not in pending:  # the first contribution is borrowed, unless nobody else can hold it
-                        alone = (
-                            g is not gy
-                            and g.base is None
-                            and all(g is not other for other in grads[:i] + grads[i + 1 :])
-                        )
+                        alone = g is not gy and g.base is None and sum(g is other for other in grads) == 1
                         pending[parent] = (g, alone)
                     elif pending[parent][1]:  # later ones are added in place, once the buffer is ours
                         pending[parent][0].__iadd__(g)
@@ -217,26 +210,28 @@ def _notify(phase: str, name: str, node: Node | None, inputs: tuple, outputs: tu
             observer(event)
 
 
-def differentiable(f: Callable[..., tuple[Array, Callable]]) -> Callable[..., Tensor]:
+def differentiable(f: Callable[..., Forward]) -> Callable[..., Tensor]:
     """Lift `f(*arrays, **options) -> (y, backward)` to Tensors: this decorator makes an op out of a function.
 
     `backward(gy, needs)` returns one gradient for each positional parameter, of its shape and dtype: None where `needs`
     is False, otherwise a fresh array, a view of `gy`, or `gy` itself; it must not write to `gy`. Arrays that need
     gradients are positional, options are keywords; raw arrays and Python scalars may stand for constants.
     """
-    name = f.__name__.lstrip("_")
+    name = f.__name__
     parameters = [p for p in inspect.signature(f).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
 
     @functools.wraps(f)
     def op(*args: Any, **options: Any) -> Tensor:
         for p in parameters[len(args) :]:  # given by keyword, or left at its default: positional all the same
-            if p.name in options or p.default is not p.empty:
-                args += (options.pop(p.name, p.default),)
+            if p.name not in options and p.default is p.empty:
+                break  # Python says best that it is missing
+            args += (options.pop(p.name, p.default),)
         arrays = tuple(_raw(a) for a in args)
         _check_compatible(name, arrays)
         start = time.perf_counter() if _state.observers else 0.0
-        y, backward = f(*arrays, **options)
+        y, backward = f(*arrays, **{key: _number(option) for key, option in options.items()})
         result = Tensor(_array(y))
+        _check_result(name, arrays, result.dtype)
         if _state.recording and any(isinstance(a, Tensor) and a.requires_grad for a in args):
             parents = tuple((a.node or a) if isinstance(a, Tensor) and a.requires_grad else None for a in args)
             result.node, result.requires_grad = Node(name, backward, parents), True
@@ -251,11 +246,14 @@ def _array(value: Any) -> Array:
     return np.asarray(value) if isinstance(value, np.generic) else value
 
 
+def _number(value: Any) -> Any:
+    """A NumPy scalar as a Python number, which adopts the dtype of the arrays beside it; anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def _raw(argument: Any) -> Any:
-    """The array of a Tensor; a NumPy scalar as a Python number, which adopts the dtype of the arrays beside it."""
-    if isinstance(argument, Tensor):
-        return argument.data
-    return argument.item() if isinstance(argument, np.generic) else argument
+    """The array of a Tensor, and a constant as `_number` has it."""
+    return argument.data if isinstance(argument, Tensor) else _number(argument)
 
 
 def _check_compatible(name: str, arrays: tuple[Any, ...]) -> None:
@@ -267,6 +265,14 @@ def _check_compatible(name: str, arrays: tuple[Any, ...]) -> None:
     dtypes = {str(a.dtype) for a in arrays if a.dtype.kind == "f"}
     if len(dtypes) > 1:
         raise TypeError(f"{name}: dtypes {' and '.join(sorted(dtypes))} are mixed; convert one with .astype")
+
+
+def _check_result(name: str, arrays: tuple[Any, ...], dtype: Any) -> None:
+    """An integer array beside float32 would make NumPy answer with float64."""
+    floats = {a.dtype for a in arrays if hasattr(a, "dtype") and a.dtype.kind == "f"}
+    if floats and dtype.kind == "f" and dtype not in floats:
+        given = " and ".join(str(a.dtype) for a in arrays if hasattr(a, "dtype"))
+        raise TypeError(f"{name}: {given} would make {dtype}; convert the integers with .astype")
 
 
 @contextlib.contextmanager

@@ -160,7 +160,7 @@ FORMS = [form for form, _ in _FORMS.values()]
 
 
 def parse(text: str, epochs: float) -> Schedule:
-    """The schedule that a text describes, for a run of `epochs`: one of FORMS, with "warmup:EPOCHS+" in front if wanted.
+    """The schedule that a text describes, for a run of `epochs`: one of FORMS, "warmup:EPOCHS+" in front or not.
 
     Raises ValueError naming the nearest schedule, or the form that the text should have.
     """

@@ -1,4 +1,8 @@
-"""Kernels for NumPy arrays in Numba and BLAS: the reference, with all that a training step waits for redefined."""
+"""Kernels for NumPy arrays in Numba and BLAS: the reference, with all that a training step waits for redefined.
+
+In reading order, for convolution: columns (the plain way), convolution (which way is taken), ir/microkernel (the loop
+that does all the work), machine and tile (its size here), panels, direct, direct_weights, winograd, winograd_weights.
+"""
 
 # isort: off
 from kernels.reference import *
@@ -15,7 +19,7 @@ from kernels.cpu.batch_normalisation import (
     bn_relu_eval_grad,
     bn_relu_grad,
 )
-from kernels.cpu.convolution import conv2d, conv2d_input_grad, conv2d_relu, conv2d_weight_grad
+from kernels.cpu.convolution import conv2d, conv2d_input_grad, conv2d_relu, conv2d_weight_grad, exact
 from kernels.cpu.elementwise import relu, relu_grad, sigmoid, sigmoid_grad, tanh, tanh_grad
 from kernels.cpu.fully_connected import linear, linear_input_grad, linear_weight_grad
 from kernels.cpu.joining import concat, concat_grad

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import threading
 from collections.abc import Iterator
 
@@ -19,11 +20,11 @@ def one_thread() -> Iterator[None]:
     shared, own = _libraries()
     before = [library.get_num_threads() for library in own]
     _set(own, [1] * len(own))
-    _enter(shared)
+    _limit.enter(shared)
     try:
         yield
     finally:
-        _leave(shared)
+        _limit.leave(shared)
         _set(own, before)
 
 
@@ -35,26 +36,25 @@ def _libraries() -> tuple[list[LibController], list[LibController]]:
     return [library for library in loaded if library not in per_thread], per_thread
 
 
-_lock = threading.Lock()
-_users = 0
-_before: list[int] = []  # the numbers of threads when the first of the present users came
+class _Limit:
+    """How many blocks are being executed, on all threads, and the numbers of threads to go back to afterwards."""
 
+    def __init__(self) -> None:
+        self.lock, self.users = threading.Lock(), 0
+        self.before: list[int] = []
 
-def _enter(libraries: list[LibController]) -> None:
-    global _users
-    with _lock:
-        _users += 1
-        if _users == 1:
-            _before[:] = [library.get_num_threads() for library in libraries]
-            _set(libraries, [1] * len(libraries))
+    def enter(self, libraries: list[LibController]) -> None:
+        with self.lock:
+            self.users += 1
+            if self.users == 1:
+                self.before = [library.get_num_threads() for library in libraries]
+                _set(libraries, [1] * len(libraries))
 
-
-def _leave(libraries: list[LibController]) -> None:
-    global _users
-    with _lock:
-        _users -= 1
-        if _users == 0:
-            _set(libraries, _before)
+    def leave(self, libraries: list[LibController]) -> None:
+        with self.lock:
+            self.users -= 1
+            if self.users == 0:
+                _set(libraries, self.before)
 
 
 def _set(libraries: list[LibController], counts: list[int]) -> None:
@@ -64,3 +64,14 @@ def _set(libraries: list[LibController], counts: list[int]) -> None:
         forget(force=True)
         library.set_num_threads(count)
         forget(force=True)
+
+
+def _start_afresh() -> None:
+    """In a forked child no other thread is left that could leave its block."""
+    global _limit
+    _limit = _Limit()
+
+
+_limit = _Limit()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_afresh)

@@ -7,6 +7,7 @@ directory, and the next process loads it in a millisecond or two. The folder may
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import pickle
 import sys
@@ -25,6 +26,7 @@ from numba.core.caching import NullCache
 from numba.core.compiler import CompileResult
 from numba.core.dispatcher import Dispatcher
 from numba.core.serialize import dumps
+from numba.extending import _Intrinsic
 
 # Sums may be reordered so that they run on SIMD lanes, and division by a constant becomes multiplication. Missing are
 # "nnan" and "ninf": they would let the compiler assume NaN and Inf away, and those have to stay visible.
@@ -93,8 +95,7 @@ class DiskCache(NullCache):
 
     def _path(self, signature: Any, codegen: Any) -> Path:
         versions = sys.version, numba.__version__, llvmlite.__version__
-        sources = sorted({Path(f.py_func.__code__.co_filename).read_bytes() for f in _called(self.kernel)})
-        content = repr((signature, codegen.magic_tuple(), versions, sorted(FAST), sources))
+        content = repr((signature, codegen.magic_tuple(), versions, sorted(FAST), _sources(self.kernel)))
         digest = hashlib.sha256(content.encode()).hexdigest()
         return Path(self.cache_path, f"{self.kernel.py_func.__name__}-{digest[:40]}")
 
@@ -106,6 +107,24 @@ def _called(kernel: Dispatcher) -> list[Dispatcher]:
         named = [f.py_func.__globals__.get(name) for name in f.py_func.__code__.co_names]
         reached += [g for g in named if isinstance(g, Dispatcher) and g not in reached]
     return reached
+
+
+def _sources(kernel: Dispatcher) -> list[str]:
+    """What the code of this kernel is made from: the files that define it and what it calls, and the numbers they name.
+
+    Of an intrinsic, that is the folder of the generator of its LLVM IR, and what it was generated for.
+    """
+    files, constants = set(), set()
+    for f in _called(kernel):
+        files.add(Path(f.py_func.__code__.co_filename))
+        for name in f.py_func.__code__.co_names:
+            value = f.py_func.__globals__.get(name)
+            if isinstance(value, _Intrinsic):
+                files.update(Path(value._defn.__code__.co_filename).parent.glob("*.py"))
+                constants.add(f"{name}: {inspect.getclosurevars(value._defn).nonlocals}")
+            elif isinstance(value, (int, float, tuple)):
+                constants.add(f"{name} = {value}")
+    return sorted(file.read_text() for file in files) + sorted(constants)
 
 
 def _write_whole(path: Path, content: bytes) -> None:

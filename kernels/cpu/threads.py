@@ -8,14 +8,11 @@ all of them is made of such pieces, fixed by the shape alone, and added up in or
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
-
-import numpy as np
 
 from kernels.cpu.cores import usable_cores
 
@@ -118,23 +115,3 @@ def _start_afresh() -> None:
 _pool = _Pool()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_start_afresh)
-
-
-class _Scratch(threading.local):
-    def __init__(self) -> None:
-        self.buffers: dict[str, np.ndarray] = {}
-
-
-_scratch = _Scratch()
-
-
-def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An array for intermediate results, its content arbitrary, valid until this thread asks for `name` again.
-
-    The memory is kept and used again: fresh pages cost more than the arithmetic that fills them.
-    """
-    size = math.prod(shape) * dtype.itemsize
-    buffer = _scratch.buffers.get(name)
-    if buffer is None or buffer.size < size:
-        buffer = _scratch.buffers[name] = np.empty(size, np.uint8)
-    return buffer[:size].view(dtype).reshape(shape)

@@ -6,13 +6,15 @@ import argparse
 import sys
 from pathlib import Path
 
+from minicnn import _cli
 from minicnn.data import download
 from minicnn.data.catalogue import PUBLIC, cache_folder
 from minicnn.data.errors import DataError
 
 
+@_cli.command
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m minicnn.data", description="Public data sets, by name.")
+    parser = _cli.Parser(prog="python -m minicnn.data", description="Public data sets, by name.")
     place = argparse.ArgumentParser(add_help=False)
     place.add_argument("--folder", type=Path, default=cache_folder(), help="where they are kept (default: %(default)s)")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -30,14 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
         for name in options.names:
             print(f"{name}: {download.get(name, options.folder)}", flush=True)
     except KeyboardInterrupt:
-        print("interrupted; run the same command again, it goes on from there", file=sys.stderr)
-        return 130
-    except DataError as error:
-        print(error, file=sys.stderr)
-        return 2
+        raise KeyboardInterrupt("; run the same command again, it goes on from there") from None
     except OSError as error:  # a full disk, a folder that may not be written
-        print(f"{options.folder}: {error.strerror or error}; choose another place with --folder", file=sys.stderr)
-        return 2
+        raise DataError(f"{options.folder}: {error.strerror or error}; choose another place with --folder") from None
     return 0
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
-from minicnn import init, ops
+from minicnn import init as initialise
+from minicnn import ops
 from minicnn.autograd import Tensor
 from minicnn.layers import (
     LRN,
@@ -37,6 +39,12 @@ TABLE = {
     "5b": (384,  192,  384,    48,   128,  128),
 }
 # fmt: on
+
+INITIALISATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "caffe": initialise.caffe_xavier,
+    "he": initialise.he_normal,
+    "torchvision": partial(initialise.normal, std=0.01),
+}
 
 
 class ConvUnit(Module):
@@ -108,7 +116,9 @@ class GoogLeNet(Model):
     of torchvision's weights: `bn`, 3x3 filters in the 5x5 branch, a 2x2 fourth pool, adaptive pools before the
     auxiliary heads, dropout 0.2. Those weights expect images as (x - 0.5) / 0.5.
 
-    Weights start as in Caffe's replica, from U(±sqrt(3 / fan_in)), biases from 0.2; torchvision's from N(0, 0.01²).
+    Weights start as `init` says, by default as in Caffe's replica ("caffe"): from U(±sqrt(3 / fan_in)), biases from
+    0.2. "he" keeps the signal's size through all layers, which without BatchNorm trains sooner. "torchvision", the
+    default of that variant, is N(0, 0.01²).
     Parameters are named as torchvision's: `conv1.conv`, `inception3a.branch2.0.conv`, `aux1.fc1`, `fc`.
     """
 
@@ -121,9 +131,13 @@ class GoogLeNet(Model):
         variant: str = "paper",
         aux_logits: bool = True,
         bn: bool = False,
+        init: str | None = None,
     ):
         if variant not in ("paper", "torchvision"):
             raise ValueError(f"variant must be 'paper' or 'torchvision', got {variant!r}")
+        init = init or ("caffe" if variant == "paper" else "torchvision")
+        if init not in INITIALISATIONS:
+            raise ValueError(f"init must be one of {', '.join(INITIALISATIONS)}, got {init!r}")
         torchvision, small = variant == "torchvision", image_size <= SMALL
         bn = bn or torchvision
         unit = partial(ConvUnit, bn=bn)
@@ -166,12 +180,9 @@ class GoogLeNet(Model):
 
         for layer in self.modules():
             if isinstance(layer, Conv2d | Linear):
-                if torchvision:
-                    init.normal(layer.weight, 0.01)
-                else:
-                    init.caffe_xavier(layer.weight)
-                    if layer.bias is not None:
-                        init.constant(layer.bias, 0.2)
+                INITIALISATIONS[init](layer.weight)
+                if init == "caffe" and layer.bias is not None:
+                    initialise.constant(layer.bias, 0.2)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         x = self.norm1(self.maxpool1(self.conv1(x)))

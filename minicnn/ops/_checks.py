@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from kernels.geometry import Axis, Padding, Pair, padding, pair, windows
+import numpy as np
+
+from kernels.geometry import Padding, Pair, windows
 
 
 def require(condition: bool, message: str) -> None:
@@ -12,50 +15,67 @@ def require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def maps(op: str, x: Any) -> None:
-    """x is a batch of maps."""
-    require(x.ndim == 4, f"{op}: x must be (N, H, W, C), got shape {x.shape}")
+def array(op: str, name: str, a: Any, layout: str) -> None:
+    """`a` is a floating-point array, not empty, with the axes of `layout`: "(N, H, W, C)", "(..., C)", "(...)"."""
+    if not hasattr(a, "dtype"):
+        raise TypeError(f"{op}: {name} must be an array {layout}, got {type(a).__name__}")
+    if a.dtype.kind != "f":
+        raise TypeError(f"{op}: {name} must be floating point, got {a.dtype}; convert it with .astype(numpy.float32)")
+    axes = layout.count(",") + 1
+    fits = a.ndim >= axes - 1 if "..." in layout else a.ndim == axes
+    require(fits, f"{op}: {name} must be {layout}, got shape {a.shape}")
+    require(a.size > 0, f"{op}: {name} is empty, shape {a.shape}")
 
 
-def vector(op: str, name: str, v: Any, length: int, of_what: str) -> None:
-    """v has one element for each channel."""
+def vector(op: str, name: str, v: Any, like: Any, length: int, of_what: str) -> None:
+    """`v` has one element for each channel, in the dtype of the array `like`."""
+    array(op, name, v, "(...)")
     require(v.shape == (length,), f"{op}: {name} must be ({length},), one for each {of_what}, got shape {v.shape}")
+    require(v.dtype == like.dtype, f"{op}: {name} is {v.dtype} but x is {like.dtype}; convert one with .astype")
+
+
+def _from(least: int) -> Callable[[Any], bool]:
+    return lambda n: isinstance(n, int | np.integer) and not isinstance(n, bool) and bool(n >= least)
+
+
+def _is_one_or_two(value: Any, is_part: Callable[[Any], bool]) -> bool:
+    return is_part(value) or (isinstance(value, tuple | list) and len(value) == 2 and all(map(is_part, value)))
+
+
+def whole(op: str, name: str, value: Any, least: int) -> None:
+    """An option that is a whole number."""
+    require(_from(least)(value), f"{op}: {name} must be a whole number from {least} on, got {value!r}")
+
+
+def whole_or_pair(op: str, name: str, value: Any, least: int = 1) -> None:
+    """An option for rows and columns: one whole number for both, or one for each."""
+    message = f"{op}: {name} must be a whole number from {least} on, or a pair of them, got {value!r}"
+    require(_is_one_or_two(value, _from(least)), message)
 
 
 def window(
-    op: str,
-    shape: tuple[int, ...],
-    size: Pair,
-    stride: Pair | None,
-    pad: Padding,
-    dilation: Pair = 1,
-    ceil: bool = False,
-) -> tuple[Axis, Axis]:
-    """The windows of `size` over x of `shape`; there is at least one."""
-    numbers = {"size": pair(size), "stride": pair(size if stride is None else stride), "dilation": pair(dilation)}
-    for name, value in numbers.items():
-        require(min(value) >= 1, f"{op}: {name} must be at least 1, got {value}")
-    pads = padding(pad)
-    require(min(map(min, pads)) >= 0, f"{op}: pad must not be negative, got {pad}")
-    rows, cols = windows(shape, size, stride, pad, dilation, ceil)
-    reach = tuple((axis.size - 1) * axis.dilation + 1 for axis in (rows, cols))
-    padded = tuple(axis.before + axis.length + axis.after for axis in (rows, cols))
+    op: str, shape: tuple[int, ...], size: Pair, stride: Pair, pad: Padding, dilation: Pair = 1, ceil: bool = False
+) -> None:
+    """Windows of `size` fit over x of `shape`, at least one."""
+    whole_or_pair(op, "size", size)
+    whole_or_pair(op, "stride", stride)
+    whole_or_pair(op, "dilation", dilation)
     require(
-        rows.outputs >= 1 and cols.outputs >= 1,
-        f"{op}: the window spans {reach[0]}x{reach[1]} but the padded map is only {padded[0]}x{padded[1]} "
-        f"(x: {shape}, size: {numbers['size']}, pad: {pads})",
+        _is_one_or_two(pad, lambda part: _is_one_or_two(part, _from(0))),
+        f"{op}: pad must be a whole number from 0 on, (h, w) or ((top, bottom), (left, right)), got {pad!r}",
     )
-    return rows, cols
+    axes = windows(shape, size, stride, pad, dilation, ceil)
+    if min(axis.outputs for axis in axes) < 1:
+        reach = "x".join(str((axis.size - 1) * axis.dilation + 1) for axis in axes)
+        padded = "x".join(str(axis.before + axis.length + axis.after) for axis in axes)
+        raise ValueError(f"{op}: the window, {reach}, is larger than the padded map, {padded} (x: {shape}, pad: {pad})")
 
 
-def pool_window(
-    op: str, shape: tuple[int, ...], size: Pair, stride: Pair | None, pad: Padding, ceil: bool
-) -> tuple[Axis, Axis]:
-    """As `window`, and no window lies in the padding alone: it would have no element."""
-    rows, cols = window(op, shape, size, stride, pad, 1, ceil)
-    for axis in (rows, cols):
+def pool_window(op: str, shape: tuple[int, ...], size: Pair, stride: Pair, pad: Padding, ceil: bool) -> None:
+    """As `window`, and every window has an element of x: none lies in the padding alone."""
+    window(op, shape, size, stride, pad, ceil=ceil)
+    for axis in windows(shape, size, stride, pad):
         require(
             max(axis.before, axis.after) < axis.size,
-            f"{op}: pad {(axis.before, axis.after)} must be smaller than the window, {axis.size}",
+            f"{op}: pad must be smaller than the window, got pad {pad} for size {size}",
         )
-    return rows, cols

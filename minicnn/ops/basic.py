@@ -7,13 +7,18 @@ used in several places collects the gradient of all of them.
 
 from __future__ import annotations
 
-import builtins
 import math
 from typing import Any
 
+import numpy as np
+
 from kernels import array_module
-from minicnn.autograd import differentiable
+from minicnn.autograd import Array, Forward, differentiable
 from minicnn.ops._checks import require
+
+Axes = int | tuple[int, ...] | None
+
+# ---- Two arrays ----------------------------------------------------------------------------------------------------
 
 
 def _shape(a: Any) -> tuple[int, ...]:
@@ -21,135 +26,109 @@ def _shape(a: Any) -> tuple[int, ...]:
     return getattr(a, "shape", ())
 
 
-def _unbroadcast(g: Any, shape: tuple[int, ...]) -> Any:
-    """Sum g over the axes along which an argument of `shape` was repeated to meet the other one."""
-    if g.shape == shape:
-        return g
-    g = g.sum(axis=tuple(range(g.ndim - len(shape))))  # axes that the argument does not have
-    repeated = tuple(i for i, n in enumerate(shape) if n == 1 and g.shape[i] != 1)
-    return g.sum(axis=repeated, keepdims=True)
+def _check_operands(op: str, a: Any, b: Any) -> None:
+    """Both arguments are arrays or numbers, and their shapes broadcast."""
+    for argument in (a, b):
+        if not hasattr(argument, "dtype") and not isinstance(argument, int | float):
+            raise TypeError(f"{op}: expected arrays and numbers, got {type(argument).__name__}")
+    try:
+        np.broadcast_shapes(_shape(a), _shape(b))
+    except ValueError:
+        raise ValueError(f"{op}: shapes {_shape(a)} and {_shape(b)} do not broadcast") from None
+
+
+def _unbroadcast(g: Array, shape: tuple[int, ...]) -> Array:
+    """The gradient of an argument of `shape` that was repeated to meet the other: the sum over its repetitions."""
+    added = g.ndim - len(shape)  # axes in front that the argument does not have
+    repeated = tuple(i for i in range(g.ndim) if i < added or shape[i - added] != g.shape[i])
+    return g.sum(axis=repeated).reshape(shape) if repeated else g
 
 
 @differentiable
-def add(a: Any, b: Any) -> Any:
+def add(a: Array, b: Array) -> Forward:
     """y = a + b: a sum hands the same gradient to both of its terms. ∂y/∂a = ∂y/∂b = 1."""
-    shapes = _shape(a), _shape(b)
+    _check_operands("add", a, b)
+    shape_a, shape_b = _shape(a), _shape(b)
 
     def backward(gy, needs):
-        return tuple(_unbroadcast(gy, shape) if need else None for shape, need in zip(shapes, needs, strict=True))
+        ga = _unbroadcast(gy, shape_a) if needs[0] else None
+        gb = _unbroadcast(gy, shape_b) if needs[1] else None
+        return ga, gb
 
     return a + b, backward
 
 
 @differentiable
-def sub(a: Any, b: Any) -> Any:
-    """y = a − b. ∂y/∂a = 1, ∂y/∂b = −1."""
+def sub(a: Array, b: Array) -> Forward:
+    """y = a − b: as a sum, but b pulls the other way. ∂y/∂a = 1, ∂y/∂b = −1."""
+    _check_operands("sub", a, b)
     shape_a, shape_b = _shape(a), _shape(b)
 
     def backward(gy, needs):
-        return _unbroadcast(gy, shape_a) if needs[0] else None, _unbroadcast(-gy, shape_b) if needs[1] else None
+        ga = _unbroadcast(gy, shape_a) if needs[0] else None
+        gb = _unbroadcast(-gy, shape_b) if needs[1] else None
+        return ga, gb
 
     return a - b, backward
 
 
 @differentiable
-def mul(a: Any, b: Any) -> Any:
+def mul(a: Array, b: Array) -> Forward:
     """y = a·b: each factor's gradient is scaled by the other factor. ∂y/∂a = b, ∂y/∂b = a."""
+    _check_operands("mul", a, b)
     shape_a, shape_b = _shape(a), _shape(b)
 
     def backward(gy, needs):
-        return _unbroadcast(gy * b, shape_a) if needs[0] else None, _unbroadcast(gy * a, shape_b) if needs[1] else None
+        ga = _unbroadcast(gy * b, shape_a) if needs[0] else None
+        gb = _unbroadcast(gy * a, shape_b) if needs[1] else None
+        return ga, gb
 
     return a * b, backward
 
 
 @differentiable
-def div(a: Any, b: Any) -> Any:
-    """y = a / b. ∂y/∂a = 1/b, ∂y/∂b = −a/b² = −y/b."""
+def div(a: Array, b: Array) -> Forward:
+    """y = a / b: the numerator is scaled, the denominator works against it. ∂y/∂a = 1/b, ∂y/∂b = −a/b² = −y/b."""
+    _check_operands("div", a, b)
     shape_a, shape_b = _shape(a), _shape(b)
     y = a / b
 
     def backward(gy, needs):
         ga = gy / b
-        return _unbroadcast(ga, shape_a) if needs[0] else None, _unbroadcast(-ga * y, shape_b) if needs[1] else None
+        gb = _unbroadcast(-ga * y, shape_b) if needs[1] else None
+        return _unbroadcast(ga, shape_a) if needs[0] else None, gb
 
     return y, backward
 
 
 @differentiable
-def neg(x: Any) -> Any:
-    """y = −x."""
-
-    def backward(gy, needs):
-        return (-gy,)
-
-    return -x, backward
-
-
-@differentiable
-def pow(x: Any, *, exponent: float) -> Any:
-    """y = x^e for a constant e. dy/dx = e·x^(e−1)."""
-
-    def backward(gy, needs):
-        return (gy * (exponent * x ** (exponent - 1)),)
-
-    return x**exponent, backward
-
-
-@differentiable
-def exp(x: Any) -> Any:
-    """y = e^x, the function that is its own derivative: dy/dx = y."""
-    y = array_module(x).exp(x)
-
-    def backward(gy, needs):
-        return (gy * y,)
-
-    return y, backward
-
-
-@differentiable
-def log(x: Any) -> Any:
-    """y = ln x. dy/dx = 1/x."""
-
-    def backward(gy, needs):
-        return (gy / x,)
-
-    return array_module(x).log(x), backward
-
-
-@differentiable
-def sqrt(x: Any) -> Any:
-    """y = √x. dy/dx = 1/(2y)."""
-    y = array_module(x).sqrt(x)
-
-    def backward(gy, needs):
-        return (gy / (2 * y),)
-
-    return y, backward
-
-
-@differentiable
-def maximum(a: Any, b: Any) -> Any:
-    """y = max(a, b), element by element: the gradient goes to the larger; where they are equal, half to each."""
-    xp = array_module(a if hasattr(a, "shape") else b)
+def maximum(a: Array, b: Array) -> Forward:
+    """y = max(a, b), element by element: the larger gets the gradient; equal ones get half each (as torch.maximum)."""
+    _check_operands("maximum", a, b)
+    xp = array_module(a if hasattr(a, "dtype") else b)
     shape_a, shape_b = _shape(a), _shape(b)
 
     def backward(gy, needs):
-        to_a = xp.where(a > b, gy, xp.where(a == b, gy / 2, 0 * gy))
-        return _unbroadcast(to_a, shape_a) if needs[0] else None, _unbroadcast(gy - to_a, shape_b) if needs[1] else None
+        to_a = xp.where(a > b, gy, xp.where(a == b, gy / 2, 0))
+        ga = _unbroadcast(to_a, shape_a) if needs[0] else None
+        gb = _unbroadcast(gy - to_a, shape_b) if needs[1] else None
+        return ga, gb
 
     return xp.maximum(a, b), backward
 
 
 @differentiable
-def matmul(a: Any, b: Any) -> Any:
+def matmul(a: Array, b: Array) -> Forward:
     """y = a @ b, the matrix product: y_ik = Σ_j a_ij·b_jk.
 
-    a_ij meets every b_jk of its row j, so ga_ij = Σ_k gy_ik·b_jk, which is gy @ bᵀ; in the same way gb = aᵀ @ gy.
-    a (..., n, m), b (..., m, p) -> (..., n, p); leading axes broadcast.
+    a_ij meets every b_jk of row j, so it collects ga_ij = Σ_k gy_ik·b_jk: ga = gy @ bᵀ, the only product of the two
+    whose shapes fit. b_jk meets every a_ij of column j: gb_jk = Σ_i a_ij·gy_ik, gb = aᵀ @ gy.
+
+    a (..., n, m), b (..., m, p) -> (..., n, p); leading axes broadcast. ValueError where shapes do not fit.
     """
-    require(a.ndim >= 2 and b.ndim >= 2, f"matmul: both arguments need two axes or more, got {a.shape} and {b.shape}")
-    require(a.shape[-1] == b.shape[-2], f"matmul: {a.shape} @ {b.shape} does not fit, {a.shape[-1]} != {b.shape[-2]}")
+    shapes = f"(a: {_shape(a)}, b: {_shape(b)})"
+    require(min(len(_shape(a)), len(_shape(b))) >= 2, f"matmul: both arguments need two axes or more {shapes}")
+    require(a.shape[-1] == b.shape[-2], f"matmul: a has {a.shape[-1]} columns but b has {b.shape[-2]} rows {shapes}")
     shape_a, shape_b = a.shape, b.shape
 
     def backward(gy, needs):
@@ -160,20 +139,83 @@ def matmul(a: Any, b: Any) -> Any:
     return a @ b, backward
 
 
-def _axes(axis: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
-    axes = range(ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    return tuple(i % ndim for i in axes)
+# ---- One array, element by element ---------------------------------------------------------------------------------
 
 
-def _spread(a: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
-    """A result of a reduction over `axes`, with those axes put back as 1, so that it broadcasts over the argument."""
+@differentiable
+def neg(x: Array) -> Forward:
+    """y = −x. dy/dx = −1."""
+
+    def backward(gy, needs):
+        return (-gy,)
+
+    return -x, backward
+
+
+@differentiable
+def pow(x: Array, *, exponent: float) -> Forward:
+    """y = x^e for a constant number e. dy/dx = e·x^(e−1)."""
+    if not isinstance(exponent, int | float):
+        raise TypeError(f"pow: exponent must be a number, got {type(exponent).__name__}")
+
+    def backward(gy, needs):
+        return (gy * (exponent * x ** (exponent - 1)) if exponent else 0 * gy,)  # x^0 is flat, at 0 too
+
+    return x**exponent, backward
+
+
+@differentiable
+def exp(x: Array) -> Forward:
+    """y = e^x, the function that is its own derivative: dy/dx = y."""
+    y = array_module(x).exp(x)
+
+    def backward(gy, needs):
+        return (gy * y,)
+
+    return y, backward
+
+
+@differentiable
+def log(x: Array) -> Forward:
+    """y = ln x. dy/dx = 1/x."""
+
+    def backward(gy, needs):
+        return (gy / x,)
+
+    return array_module(x).log(x), backward
+
+
+@differentiable
+def sqrt(x: Array) -> Forward:
+    """y = √x. As y² = x, 2y·dy = dx: dy/dx = 1/(2y)."""
+    y = array_module(x).sqrt(x)
+
+    def backward(gy, needs):
+        return (gy / (2 * y),)
+
+    return y, backward
+
+
+# ---- Reductions ----------------------------------------------------------------------------------------------------
+
+
+def _axes(op: str, x: Array, axis: Axes) -> tuple[int, ...]:
+    """The axes named, counted from the front; all of them for None."""
+    axes = tuple(range(x.ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    for i in axes:
+        require(-x.ndim <= i < x.ndim, f"{op}: axis {i} does not exist in an array of shape {x.shape}")
+    return tuple(i % x.ndim for i in axes)
+
+
+def _spread(a: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
+    """The result of a reduction over `axes`, with those axes put back as 1, so that it broadcasts over the argument."""
     return a if keepdims else array_module(a).expand_dims(a, axes)
 
 
 @differentiable
-def sum(x: Any, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Any:
-    """y = Σ x over some axes (all without `axis`): every term gets the gradient of the sum."""
-    shape, axes = x.shape, _axes(axis, x.ndim)
+def sum(x: Array, *, axis: Axes = None, keepdims: bool = False) -> Forward:
+    """y = Σ x over some axes (all without `axis`): every term gets the gradient of the sum. ∂y/∂x = 1."""
+    shape, axes = x.shape, _axes("sum", x, axis)
 
     def backward(gy, needs):
         return (array_module(gy).broadcast_to(_spread(gy, axes, keepdims), shape),)
@@ -182,9 +224,9 @@ def sum(x: Any, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = F
 
 
 @differentiable
-def mean(x: Any, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Any:
-    """y = Σ x / n over some axes (all without `axis`): every term gets the n-th part of the gradient."""
-    shape, axes = x.shape, _axes(axis, x.ndim)
+def mean(x: Array, *, axis: Axes = None, keepdims: bool = False) -> Forward:
+    """y = Σ x / n over some axes (all without `axis`): every term gets the n-th part of the gradient. ∂y/∂x = 1/n."""
+    shape, axes = x.shape, _axes("mean", x, axis)
     n = math.prod(shape[i] for i in axes)
 
     def backward(gy, needs):
@@ -194,53 +236,64 @@ def mean(x: Any, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = 
 
 
 @differentiable
-def max(x: Any, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Any:
-    """y = the largest x over some axes: the winner gets the gradient; several equal ones share it (as torch.amax)."""
-    axes = _axes(axis, x.ndim)
+def max(x: Array, *, axis: Axes = None, keepdims: bool = False) -> Forward:
+    """y = the largest x over some axes (all without `axis`): it alone gets the gradient.
+
+    Several equal ones share it evenly, as in torch.amax: none is preferred, and the shares still add up to gy.
+    """
+    axes = _axes("max", x, axis)
     y = x.max(axis=axes, keepdims=True)
 
     def backward(gy, needs):
         wins = x == y
-        return (wins * (_spread(gy, axes, keepdims) / wins.sum(axis=axes, keepdims=True).astype(gy.dtype)),)
+        share = _spread(gy, axes, keepdims) / wins.sum(axis=axes, keepdims=True).astype(gy.dtype)
+        return (wins * share,)
 
-    return y if keepdims else array_module(x).squeeze(y, axes), backward
+    return y if keepdims else y.squeeze(axes), backward
+
+
+# ---- Shapes: every element of y is an element of x, or a constant --------------------------------------------------
 
 
 @differentiable
-def reshape(x: Any, *, shape: int | tuple[int, ...]) -> Any:
-    """The same elements in another shape, in C order; one size may be −1. The gradient is put back into the old one."""
+def reshape(x: Array, *, shape: int | tuple[int, ...]) -> Forward:
+    """The same elements in another shape, in C order; one size may be −1. The gradient goes back to the old shape."""
     old = x.shape
+    try:
+        y = x.reshape(shape)
+    except ValueError:
+        raise ValueError(f"reshape: the {x.size} elements of x {old} do not fit the shape {shape}") from None
 
     def backward(gy, needs):
         return (gy.reshape(old),)
 
-    return x.reshape(shape), backward
+    return y, backward
 
 
-def flatten(x: Any) -> Any:
+def flatten(x: Array) -> Any:
     """(N, ...) to (N, everything else): what stands between maps and a fully connected layer."""
     return reshape(x, shape=(x.shape[0], -1))
 
 
 @differentiable
-def transpose(x: Any, *, axes: tuple[int, ...] | None = None) -> Any:
-    """Exchange axes (reverse them without `axes`); the gradient is exchanged back."""
-    axes = tuple(range(x.ndim))[::-1] if axes is None else _axes(axes, x.ndim)
-    back = tuple(axes.index(i) for i in range(x.ndim))
+def transpose(x: Array, *, axes: tuple[int, ...] | None = None) -> Forward:
+    """Exchange axes (reverse them without `axes`); the gradient's are exchanged back."""
+    order = tuple(range(x.ndim))[::-1] if axes is None else _axes("transpose", x, axes)
+    require(sorted(order) == list(range(x.ndim)), f"transpose: axes must name each axis of {x.shape} once, got {axes}")
+    back = tuple(order.index(i) for i in range(x.ndim))
 
     def backward(gy, needs):
         return (gy.transpose(back),)
 
-    return x.transpose(axes), backward
+    return x.transpose(order), backward
 
 
 @differentiable
-def pad(x: Any, *, widths: Any) -> Any:
+def pad(x: Array, *, widths: Any) -> Forward:
     """Surround x with zeros, `widths` as numpy.pad takes them; the gradient of what was added is dropped."""
     y = array_module(x).pad(x, widths)
-    pairs = ((widths, widths),) * x.ndim if isinstance(widths, int) else widths
-    pairs = (pairs,) * x.ndim if isinstance(pairs[0], int) else pairs
-    inside = tuple(slice(before, before + n) for (before, _), n in zip(pairs, x.shape, strict=True))
+    befores = np.broadcast_to(widths, (x.ndim, 2))[:, 0].tolist()
+    inside = tuple(slice(before, before + n) for before, n in zip(befores, x.shape, strict=True))
 
     def backward(gy, needs):
         return (gy[inside],)
@@ -249,15 +302,15 @@ def pad(x: Any, *, widths: Any) -> Any:
 
 
 @differentiable
-def getitem(x: Any, *, index: Any) -> Any:
+def getitem(x: Array, *, index: Any) -> Forward:
     """y = x[index]: the gradient goes back to where each element was taken from.
 
-    Numbers, slices, None and Ellipsis take each element once. An integer or boolean array may take one several
-    times, and then it gets the sum; this is done on NumPy arrays only.
+    Numbers, slices, None and Ellipsis take an element once at most. An array of integers may take one several times,
+    and then it gets the sum.
     """
     shape = x.shape
     parts = index if isinstance(index, tuple) else (index,)
-    once = not builtins.any(hasattr(part, "shape") or isinstance(part, list) for part in parts)
+    once = not any(hasattr(part, "shape") or isinstance(part, list) for part in parts)
 
     def backward(gy, needs):
         xp = array_module(gy)

@@ -2,44 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import kernels
 from kernels.geometry import Padding, Pair
-from minicnn.autograd import differentiable
+from minicnn.autograd import Array, Forward, differentiable
 from minicnn.ops import _checks
 from minicnn.ops._checks import require
 
 
-def check_convolution(op: str, x: Any, w: Any, b: Any, stride: Pair, pad: Padding, dilation: Pair, groups: int) -> None:
-    """What conv2d needs of its arguments; ValueError otherwise."""
-    _checks.maps(op, x)
-    require(w.ndim == 4, f"{op}: w must be (KH, KW, C/groups, O), got shape {w.shape}")
-    channels, shapes = (
-        w.shape[2] * groups,
-        f"(x: {x.shape}, w: {w.shape}" + (f", groups: {groups})" if groups > 1 else ")"),
-    )
-    require(groups >= 1, f"{op}: groups must be at least 1, got {groups}")
+def check_convolution(
+    op: str, x: Array, w: Array, b: Array | None, stride: Pair, pad: Padding, dilation: Pair, groups: int
+) -> None:
+    """What conv2d needs of its arguments; ValueError or TypeError otherwise."""
+    _checks.array(op, "x", x, "(N, H, W, C)")
+    _checks.array(op, "w", w, "(KH, KW, C/groups, O)")
+    _checks.whole(op, "groups", groups, least=1)
+    channels, outputs = w.shape[2] * groups, w.shape[3]
+    shapes = f"(x: {x.shape}, w: {w.shape}" + (f", groups: {groups})" if groups > 1 else ")")
     require(channels == x.shape[3], f"{op}: w has {channels} input channels but x has {x.shape[3]} {shapes}")
-    require(
-        w.shape[3] % groups == 0, f"{op}: groups={groups} must divide the {w.shape[3]} output channels of w {shapes}"
-    )
+    require(outputs % groups == 0, f"{op}: {groups} groups do not divide the {outputs} output channels of w {shapes}")
     if b is not None:
-        _checks.vector(op, "b", b, w.shape[3], "output channel")
+        _checks.vector(op, "b", b, x, outputs, "output channel")
     _checks.window(op, x.shape, w.shape[:2], stride, pad, dilation)
 
 
 @differentiable
 def conv2d(
-    x: Any,
-    w: Any,
-    b: Any = None,
+    x: Array,
+    w: Array,
+    b: Array | None = None,
     *,
     stride: Pair = 1,
     pad: Padding = 0,
     dilation: Pair = 1,
     groups: int = 1,
-) -> Any:
+) -> Forward:
     """Slide a bank of filters over the map: each output is the scalar product of a filter with the window under it.
 
         y[n, oh, ow, o] = b[o] + Σ_{kh, kw, c} x[n, oh·s − p + kh·d, ow·s − p + kw·d, c] · w[kh, kw, c, o]
@@ -56,11 +52,10 @@ def conv2d(
 
     x (N, H, W, C), w (KH, KW, C/groups, O), b (O,) or None -> (N, OH, OW, O), OH = (H + 2p − d·(KH − 1) − 1) // s + 1.
     stride, dilation: int or (h, w); pad: int, (h, w) or ((top, bottom), (left, right)). ValueError where shapes do not
-    fit. Source: LeCun et al. 1989; im2col: Chellapilla et al. 2006; groups: Krizhevsky et al. 2012.
+    fit. Source: LeCun et al. 1989; im2col: Chellapilla et al. 2006; groups: Krizhevsky et al. 2012, section 3.5.
     """
     check_convolution("conv2d", x, w, b, stride, pad, dilation, groups)
     k, options = kernels.of(x), {"stride": stride, "pad": pad, "dilation": dilation, "groups": groups}
-    y = k.conv2d(x, w, b, **options)
     x_shape, w_shape = x.shape, w.shape
 
     def backward(gy, needs):
@@ -69,25 +64,25 @@ def conv2d(
         gb = k.bias_grad(gy) if needs[2] else None
         return gx, gw, gb
 
-    return y, backward
+    return k.conv2d(x, w, b, **options), backward
 
 
 @differentiable
-def linear(x: Any, w: Any, b: Any = None) -> Any:
-    """Every output sees every input: y = x @ w + b.
+def linear(x: Array, w: Array, b: Array | None = None) -> Forward:
+    """Every output sees every input: y = x @ w + b, a convolution whose window is the whole map.
 
-    A product of matrices: x_ni reaches every y_no through w_io, so gx = gy @ wᵀ; w_io is used for every n, so
-    gw = xᵀ @ gy; b is added to every row, so gb = Σ_n gy.
+    x_ni reaches every output y_no through w_io: gx_ni = Σ_o gy_no·w_io, gx = gy @ wᵀ. w_io is used for every image n:
+    gw_io = Σ_n x_ni·gy_no, gw = xᵀ @ gy. b is added to every row: gb = Σ_n gy.
 
     x (N, in), w (in, out), b (out,) or None -> (N, out). ValueError where shapes do not fit.
     """
-    require(x.ndim == 2 and w.ndim == 2, f"linear: x must be (N, in) and w (in, out), got {x.shape} and {w.shape}")
-    require(
-        x.shape[1] == w.shape[0],
-        f"linear: w has {w.shape[0]} inputs but x has {x.shape[1]} (x: {x.shape}, w: {w.shape})",
-    )
+    _checks.array("linear", "x", x, "(N, in)")
+    _checks.array("linear", "w", w, "(in, out)")
+    inputs, outputs = w.shape
+    message = f"linear: w has {inputs} inputs but x has {x.shape[1]} (x: {x.shape}, w: {w.shape})"
+    require(inputs == x.shape[1], message)
     if b is not None:
-        _checks.vector("linear", "b", b, w.shape[1], "output")
+        _checks.vector("linear", "b", b, x, outputs, "output")
     k = kernels.of(x)
 
     def backward(gy, needs):

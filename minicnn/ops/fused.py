@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import kernels
 from kernels.geometry import Padding, Pair
-from minicnn.autograd import Tensor, differentiable
+from minicnn.autograd import Array, Forward, Tensor, differentiable
 from minicnn.ops._checks import require
 from minicnn.ops.activation import relu
 from minicnn.ops.conv import check_convolution, conv2d
@@ -31,23 +32,77 @@ def disabled() -> Iterator[None]:
         _enabled.reset(token)
 
 
-@differentiable
-def _bn_relu(
-    x: Any,
-    gamma: Any,
-    beta: Any,
-    residual: Any = None,
+def fuses(composition: Callable[..., Tensor]) -> Callable[[Callable[..., Forward]], Callable[..., Tensor]]:
+    """Decorate a function as an op that does in one pass what `composition`, its `op.composition`, does in several."""
+
+    def decorate(f: Callable[..., Forward]) -> Callable[..., Tensor]:
+        in_one_pass = differentiable(f)
+
+        @functools.wraps(f)
+        def op(*args: Any, **options: Any) -> Tensor:
+            return in_one_pass(*args, **options) if _enabled.get() else composition(*args, **options)
+
+        op.composition = composition  # type: ignore[attr-defined]
+        return op
+
+    return decorate
+
+
+def _relu_of_conv(x: Tensor, w: Tensor, b: Tensor | None = None, **options: Any) -> Tensor:
+    return relu(conv2d(x, w, b, **options))
+
+
+@fuses(_relu_of_conv)
+def conv_relu(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
     *,
-    running: Running | None,
-    momentum: float,
-    eps: float,
-    training: bool,
-) -> Any:
+    stride: Pair = 1,
+    pad: Padding = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+) -> Forward:
+    """= relu(conv2d(x, w, b)). The map before the ReLU is never kept: y says where it was positive."""
+    check_convolution("conv_relu", x, w, b, stride, pad, dilation, groups)
+    k, options = kernels.of(x), {"stride": stride, "pad": pad, "dilation": dilation, "groups": groups}
+    x_shape, w_shape = x.shape, w.shape
+    y = k.conv2d_relu(x, w, b, **options)
+
+    def backward(gy, needs):
+        g = k.relu_grad(gy, y)  # what arrives at the convolution
+        gx = k.conv2d_input_grad(g, w, x_shape, **options) if needs[0] else None
+        gw = k.conv2d_weight_grad(g, x, w_shape, **options) if needs[1] else None
+        gb = k.bias_grad(g) if needs[2] else None
+        return gx, gw, gb
+
+    return y, backward
+
+
+def _relu_of_bn(x: Tensor, gamma: Tensor, beta: Tensor, residual: Tensor | None = None, **options: Any) -> Tensor:
+    y = batch_norm(x, gamma, beta, **options)
+    return relu(y if residual is None else y + residual)
+
+
+@fuses(_relu_of_bn)
+def bn_relu(
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    residual: Array | None = None,
+    *,
+    running: Running | None = None,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    training: bool = True,
+) -> Forward:
+    """= relu(batch_norm(x, gamma, beta) + residual), with the gradient of the residual too: gy where y > 0.
+
+    `residual` None adds nothing; it has the shape of x.
+    """
     check_batch_norm("bn_relu", x, gamma, beta, running, training)
-    require(
-        residual is None or residual.shape == x.shape,
-        f"bn_relu: residual must have the shape of x, {x.shape}, got {getattr(residual, 'shape', None)}",
-    )
+    residual_shape = x.shape if residual is None else residual.shape
+    require(residual_shape == x.shape, f"bn_relu: residual must be {x.shape} like x, got shape {residual_shape}")
     k = kernels.of(x)
     mean, var = batch_statistics(x, running, momentum, training)
     y = k.bn_relu(x, gamma, beta, mean, var, residual, eps=eps)
@@ -57,54 +112,3 @@ def _bn_relu(
         return grad(gy, y, x, gamma, mean, var, eps=eps)
 
     return y, backward
-
-
-def bn_relu(
-    x: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    residual: Tensor | None = None,
-    *,
-    running: Running | None = None,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-    training: bool = True,
-) -> Tensor:
-    """= relu(batch_norm(x, gamma, beta) + residual), with the gradient of the residual too."""
-    options = {"running": running, "momentum": momentum, "eps": eps, "training": training}
-    if _enabled.get():
-        return _bn_relu(x, gamma, beta, residual, **options)
-    y = batch_norm(x, gamma, beta, **options)
-    return relu(y if residual is None else y + residual)
-
-
-@differentiable
-def _conv_relu(x: Any, w: Any, b: Any = None, *, stride: Pair, pad: Padding, dilation: Pair, groups: int) -> Any:
-    check_convolution("conv_relu", x, w, b, stride, pad, dilation, groups)
-    k, options = kernels.of(x), {"stride": stride, "pad": pad, "dilation": dilation, "groups": groups}
-    y = k.conv2d_relu(x, w, b, **options)
-    x_shape, w_shape = x.shape, w.shape
-
-    def backward(gy, needs):
-        g = k.relu_grad(gy, y)
-        gx = k.conv2d_input_grad(g, w, x_shape, **options) if needs[0] else None
-        gw = k.conv2d_weight_grad(g, x, w_shape, **options) if needs[1] else None
-        gb = k.bias_grad(g) if needs[2] else None
-        return gx, gw, gb
-
-    return y, backward
-
-
-def conv_relu(
-    x: Tensor,
-    w: Tensor,
-    b: Tensor | None = None,
-    *,
-    stride: Pair = 1,
-    pad: Padding = 0,
-    dilation: Pair = 1,
-    groups: int = 1,
-) -> Tensor:
-    """= relu(conv2d(x, w, b))."""
-    options = {"stride": stride, "pad": pad, "dilation": dilation, "groups": groups}
-    return _conv_relu(x, w, b, **options) if _enabled.get() else relu(conv2d(x, w, b, **options))

@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import kernels
-from minicnn.autograd import differentiable
+from minicnn.autograd import Array, Forward, differentiable
 from minicnn.ops import _checks
 from minicnn.ops._checks import require
 
-Running = tuple[Any, Any]  # (mean, var), raw arrays (C,)
+Running = tuple[Array, Array]  # (mean, var), raw arrays (C,)
 
 
-def check_batch_norm(op: str, x: Any, gamma: Any, beta: Any, running: Running | None, training: bool) -> None:
-    """What batch_norm needs of its arguments; ValueError otherwise."""
-    require(x.ndim >= 2, f"{op}: x must be (..., C), got shape {x.shape}")
+def check_batch_norm(op: str, x: Array, gamma: Array, beta: Array, running: Running | None, training: bool) -> None:
+    """What batch_norm needs of its arguments; ValueError or TypeError otherwise."""
+    _checks.array(op, "x", x, "(..., C)")
     vectors = {"gamma": gamma, "beta": beta}
     if running is not None:
         vectors |= {"running mean": running[0], "running var": running[1]}
     for name, v in vectors.items():
-        _checks.vector(op, name, v, x.shape[-1], "channel")
+        _checks.vector(op, name, v, x, x.shape[-1], "channel")
     require(training or running is not None, f"{op}: training=False needs running=(mean, var) to normalise with")
-    count = x.size // max(x.shape[-1], 1)
-    require(not training or count > 1, f"{op}: training needs more than one value per channel, x is {x.shape}")
+    several = x.size > x.shape[-1]
+    require(several or not training, f"{op}: training needs more than one value per channel, x is {x.shape}")
 
 
-def batch_statistics(x: Any, running: Running | None, momentum: float, training: bool) -> tuple[Any, Any]:
+def batch_statistics(x: Array, running: Running | None, momentum: float, training: bool) -> Running:
     """(mean, var) to normalise with: the batch's, which also go into `running`, or in evaluation the running ones.
 
     In evaluation they are copies: a closure that is walked later must not see what training has made of them since.
     """
-    k = kernels.of(x)
-    if not training:
-        assert running is not None
+    if running is not None and not training:
         return running[0].copy(), running[1].copy()
+    k = kernels.of(x)
     mean, var = k.batch_norm_stats(x)
     if running is not None:
         k.batch_norm_update(*running, mean, var, count=x.size // x.shape[-1], momentum=momentum)
@@ -42,15 +39,15 @@ def batch_statistics(x: Any, running: Running | None, momentum: float, training:
 
 @differentiable
 def batch_norm(
-    x: Any,
-    gamma: Any,
-    beta: Any,
+    x: Array,
+    gamma: Array,
+    beta: Array,
     *,
     running: Running | None = None,
     momentum: float = 0.1,
     eps: float = 1e-5,
     training: bool = True,
-) -> Any:
+) -> Forward:
     """Give each channel mean 0 and deviation 1 over the batch, then let the network choose both: y = γ·x̂ + β.
 
         x̂ = (x − μ) / σ,   μ = Σ x / M,   σ² = Σ (x − μ)² / M + eps,   sums over the M = N·H·W values of a channel
@@ -59,8 +56,8 @@ def batch_norm(
     gradient reaches x by three paths:
 
     1. directly, through the numerator: g/σ;
-    2. through μ, on which every x has the influence 1/M: −Σ g / (M·σ);
-    3. through σ, where ∂σ/∂x = x̂/M: −x̂·Σ (g·x̂) / (M·σ).
+    2. through μ, where ∂μ/∂x = 1/M and ∂x̂/∂μ = −1/σ: −Σ g / (M·σ);
+    3. through σ, where ∂σ/∂x = x̂/M and ∂x̂/∂σ = −x̂/σ: −x̂·Σ (g·x̂) / (M·σ). (σ depends on μ too, but is least there.)
 
     Their sum, gx = γ/σ · (gy − Σ gy / M − x̂·Σ (gy·x̂) / M), has no part along 1 nor (but for eps) along x̂: to shift or
     stretch a whole channel changes nothing. With `training=False` μ and σ are constants and only path 1 is left.
@@ -81,8 +78,13 @@ def batch_norm(
     return k.batch_norm(x, gamma, beta, mean, var, eps=eps), backward
 
 
+def _check_centre(op: str, size: int) -> None:
+    _checks.whole(op, "size", size, least=1)
+    require(size % 2 == 1, f"{op}: size must be odd, so that the window has a centre, got {size}")
+
+
 @differentiable
-def lrn(x: Any, *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0) -> Any:
+def lrn(x: Array, *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0) -> Forward:
     """Local response normalisation: a strong response damps those of neighbouring channels at the same place.
 
         s_i = k + α Σ_j x_j² over |j − i| ≤ size//2,   y_i = x_i · s_i^(−β)
@@ -94,7 +96,8 @@ def lrn(x: Any, *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: fl
     x (..., C) -> (..., C). `alpha` multiplies the sum, as in the paper; Caffe and PyTorch multiply the mean: theirs is
     size·alpha. ValueError for an even size. Source: Krizhevsky et al. 2012, section 3.3.
     """
-    require(size >= 1 and size % 2 == 1, f"lrn: size must be odd, so that the window has a centre, got {size}")
+    _checks.array("lrn", "x", x, "(..., C)")
+    _check_centre("lrn", size)
     kernel, options = kernels.of(x), {"size": size, "alpha": alpha, "beta": beta, "k": k}
 
     def backward(gy, needs):
@@ -104,21 +107,24 @@ def lrn(x: Any, *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: fl
 
 
 @differentiable
-def lcn(x: Any, *, size: int = 9, eps: float = 1e-8) -> Any:
+def lcn(x: Array, *, size: int = 9, eps: float = 1e-8) -> Forward:
     """Local contrast normalisation: subtract the mean of the neighbourhood, then divide by its deviation.
 
-        v = x − Σ w·x,   σ = √(Σ w·v²),   y = v / d,   d = max(σ, mean of σ over the map, eps)
+        v = x − blur(x),   σ = √blur(v²),   y = v / d,   d = max(σ, mean of σ over the map, eps)
 
-    Σ runs over a size×size window and all channels; w is a Gaussian that sums to 1 over both. Backward undoes the
-    three steps in turn. Division: gv = gy/d, and gd = −Σ_c gy·v/d². The maximum hands gd to σ where σ is the larger,
-    else to the mean, which shares it among all σ of the map. σ² is a blur of v², and a symmetric blur its own adjoint:
-    gv += v·blur(gσ/σ). The subtraction: gx = gv − blur(Σ_c gv).
+    blur is a Gaussian average over a size×size window and all channels; it is symmetric, and so its own adjoint.
+    Backward undoes the steps in turn:
+
+    1. the division gives gv = gy/d and, summed over the channels that share d, gd = −Σ_c gy·v/d²;
+    2. the maximum hands gd to σ where σ is the larger, else to the mean, which shares it equally among the σ of the
+       map; as 2σ·dσ = blur(2v·dv), gv gets v·blur(gσ/σ) on top;
+    3. the subtraction gives gx = gv − blur(gv).
 
     x (N, H, W, C) -> (N, H, W, C); zeros beyond the border. ValueError for an even size.
     Source: Jarrett et al. 2009, section 2.
     """
-    _checks.maps("lcn", x)
-    require(size >= 1 and size % 2 == 1, f"lcn: size must be odd, so that the window has a centre, got {size}")
+    _checks.array("lcn", "x", x, "(N, H, W, C)")
+    _check_centre("lcn", size)
     k = kernels.of(x)
 
     def backward(gy, needs):

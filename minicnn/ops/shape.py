@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import kernels
-from kernels.geometry import Pair, pair
-from minicnn.autograd import differentiable
+from kernels.geometry import Pair
+from minicnn.autograd import Array, Forward, differentiable
 from minicnn.ops import _checks
 from minicnn.ops._checks import require
 
 
 @differentiable
-def concat(*xs: Any, axis: int = -1) -> Any:
+def concat(*xs: Array, axis: int = -1) -> Forward:
     """Lay arrays side by side along an axis, by default their channels: how the branches of an Inception module meet.
 
     Every element of y is one element of one input, so each input's gradient is its own piece of gy.
-    All sizes but that of `axis` must be equal; ValueError otherwise.
+
+    (..., C₁), (..., C₂), … -> (..., C₁ + C₂ + …). ValueError unless all sizes but that of `axis` are equal.
+    Source: Szegedy et al. 2014 (arXiv:1409.4842, section 4).
     """
     require(len(xs) > 0, "concat: needs one array or more, got none")
+    for i, x in enumerate(xs):
+        _checks.array("concat", f"argument {i}", x, "(...)")
     ndim = xs[0].ndim
     require(-ndim <= axis < ndim, f"concat: axis {axis} does not exist in an array of shape {xs[0].shape}")
-
-    def others(x: Any) -> tuple[int, ...]:
-        return tuple(n for i, n in enumerate(x.shape) if i != axis % ndim)
-
+    others = {(*x.shape[: axis % ndim], None, *x.shape[axis % ndim + 1 :]) for x in xs}
     shapes = ", ".join(str(x.shape) for x in xs)
-    require(
-        all(x.ndim == ndim and others(x) == others(xs[0]) for x in xs),
-        f"concat: shapes must agree except along axis {axis}, got {shapes}",
-    )
+    require(len(others) == 1, f"concat: shapes must agree except along axis {axis}, got {shapes}")
     k, sizes = kernels.of(xs[0]), tuple(x.shape[axis] for x in xs)
 
     def backward(gy, needs):
@@ -39,13 +35,16 @@ def concat(*xs: Any, axis: int = -1) -> Any:
 
 
 @differentiable
-def pad_channels(x: Any, before: int, after: int) -> Any:
+def pad_channels(x: Array, before: int, after: int) -> Forward:
     """Add channels of zeros in front and behind: (..., C) -> (..., before + C + after).
 
-    The zeros are constants; the gradient is that of the channels between. Source: ResNet, shortcut A
-    (arXiv:1512.03385, 3.3): it matches dimensions without a parameter.
+    The zeros are constants; the gradient is that of the channels between.
+    ValueError for negative numbers. Source: ResNet, shortcut A (arXiv:1512.03385, 3.3): it matches dimensions without
+    a parameter.
     """
-    require(min(before, after) >= 0, f"pad_channels: before and after must not be negative, got {before} and {after}")
+    _checks.array("pad_channels", "x", x, "(..., C)")
+    _checks.whole("pad_channels", "before", before, least=0)
+    _checks.whole("pad_channels", "after", after, least=0)
     k = kernels.of(x)
 
     def backward(gy, needs):
@@ -55,13 +54,14 @@ def pad_channels(x: Any, before: int, after: int) -> Any:
 
 
 @differentiable
-def subsample(x: Any, stride: Pair) -> Any:
+def subsample(x: Array, stride: Pair) -> Forward:
     """Keep every stride-th row and column: (N, H, W, C) -> (N, ⌈H/s⌉, ⌈W/s⌉, C).
 
-    What was kept gets its gradient, what was left out gets 0. Source: ResNet, shortcut A (arXiv:1512.03385, 3.3).
+    What was kept gets its gradient, what was left out gets 0. `stride` is an int or (h, w), ValueError below 1.
+    Source: ResNet, shortcut A (arXiv:1512.03385, 3.3).
     """
-    _checks.maps("subsample", x)
-    require(min(pair(stride)) >= 1, f"subsample: stride must be at least 1, got {stride}")
+    _checks.array("subsample", "x", x, "(N, H, W, C)")
+    _checks.whole_or_pair("subsample", "stride", stride)
     k, x_shape = kernels.of(x), x.shape
 
     def backward(gy, needs):

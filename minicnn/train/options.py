@@ -81,59 +81,48 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m minicnn.train",
         description="Train a network. Without arguments: a small residual network on the images that minicnn brings.",
     )
+    count, rate, fraction = _cli.positive(int), _cli.positive(float), _cli.fraction
     add = p.add_argument
     add("model", nargs="?", default="resnet-mini", help="a network's name; python -m minicnn.summary lists them")
     add("--variant", type=_cli.variant, default={}, metavar="JSON", help="of the network, such as '{\"bn\": true}'")
     add("--data", default="bundled", metavar="SPEC", help="a data set's name, NAME:PATH, a folder or an .npz file")
-    add(
-        "--image-size",
-        type=_cli.positive(int),
-        metavar="N",
-        help="resample images to this side (default: folders to 224)",
-    )
+    add("--image-size", type=count, metavar="N", help="resample images to this side (default: folders to 224)")
     add("--skip-corrupt", action="store_true", help="leave out image files that cannot be decoded, and count them")
     add("--recipe", choices=["default", "paper"], default="default", help="what fills in the settings below")
-    add(
-        "--seed",
-        type=_cli.not_negative(int),
-        default=0,
-        metavar="N",
-        help="of weights, order, augmentation and dropout",
-    )
+    add("--seed", type=_cli.not_negative(int), default=0, metavar="N", help="of weights, order, changes and dropout")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where arrays live")
-    add("--threads", type=_cli.positive(int), metavar="N", help="of the CPU kernels (default: the usable cores)")
-    add("--loader-threads", type=_cli.positive(int), default=1, metavar="N", help="threads that prepare batches")
+    add("--threads", type=count, metavar="N", help="of the CPU kernels (default: the usable cores)")
+    add("--loader-threads", type=count, default=1, metavar="N", help="threads that prepare batches")
     add("--precision", choices=["fp32", "tf32", "fp16"], default="fp32", help="of the arithmetic")
     add("--out", metavar="FOLDER", help="the run's folder (default: a new one under runs/)")
-    existing = p.add_mutually_exclusive_group()
-    existing.add_argument(
-        "--resume", action="store_true", help="go on with the run in --out; start it if there is none"
-    )
-    existing.add_argument("--overwrite", action="store_true", help="start anew in --out, whatever is there")
+    add = p.add_mutually_exclusive_group().add_argument
+    add("--resume", action="store_true", help="go on with the run in --out; start it if there is none")
+    add("--overwrite", action="store_true", help="start anew in --out, whatever is there")
 
     group = p.add_argument_group(
-        "settings of the recipe", "Given here, they win; the defaults are the default recipe's."
+        "settings of the recipe", "given here, they win; the defaults are the default recipe's"
     )
 
     def setting(option: str, says: str, **kind: Any) -> None:
         value = BASE[option.strip("-").replace("-", "_")]
         group.add_argument(option, help=f"{says} (default: {value})", **kind)
 
-    setting("--epochs", "passes over the training images", type=_cli.positive(int), metavar="N")
+    yes_or_no = argparse.BooleanOptionalAction
+    setting("--epochs", "passes over the training images", type=count, metavar="N")
     setting("--batch-size", "images in a step", type=int, metavar="N")
-    setting("--lr", "base learning rate, which the schedule scales", type=_cli.positive(float), metavar="RATE")
+    setting("--lr", "base learning rate, which the schedule scales", type=rate, metavar="RATE")
     setting("--schedule", "of the rate, such as cosine or warmup:1+step:30:0.1", metavar="TEXT")
     setting("--optimizer", "how a gradient becomes a step", choices=["sgd", "rmsprop", "adam", "adamw"])
-    setting("--momentum", "of SGD and RMSProp", type=_cli.fraction, metavar="M")
-    setting("--nesterov", "Nesterov's form of it", action=argparse.BooleanOptionalAction)
+    setting("--momentum", "of SGD and RMSProp", type=fraction, metavar="M")
+    setting("--nesterov", "Nesterov's form of the momentum", action=yes_or_no)
     setting("--weight-decay", "how much weights are drawn to 0", type=_cli.not_negative(float), metavar="W")
-    setting("--decay-all", "let BatchNorm and biases decay too", action=argparse.BooleanOptionalAction)
+    setting("--decay-all", "let BatchNorm and biases decay too", action=yes_or_no)
     setting("--augment", "changes to the training images, 'none' for none", metavar="TEXT")
-    setting("--label-smoothing", "share of the target that all classes get alike", type=_cli.fraction, metavar="S")
+    setting("--label-smoothing", "share of the target that all classes get alike", type=fraction, metavar="S")
     setting("--clip", "largest norm of the gradient, 0 for any", type=_cli.not_negative(float), metavar="NORM")
-    setting("--ema", "decay of an average of the weights, which is evaluated", type=_cli.fraction, metavar="D")
-    setting("--polyak", "evaluate the mean of all steps' weights", action=argparse.BooleanOptionalAction)
-    setting("--validation", "share of the training images that chooses `best`", type=_cli.fraction, metavar="S")
+    setting("--ema", "decay of an average of the weights, which is evaluated", type=fraction, metavar="D")
+    setting("--polyak", "evaluate the mean of all steps' weights", action=yes_or_no)
+    setting("--validation", "share of the training images that chooses `best`", type=fraction, metavar="S")
     return p
 
 

@@ -161,7 +161,9 @@ def elsewhere(monkeypatch):
 def test_devices_do_not_mix(name, elsewhere):
     x = leaf(1.0, 2.0)
     for a, b in ((x, Tensor(elsewhere)), (Tensor(elsewhere), x), (x, elsewhere)):
-        with pytest.raises(TypeError, match="NumPy and CuPy arrays are mixed; move them to one device with minicnn.dev"):
+        with pytest.raises(
+            TypeError, match="NumPy and CuPy arrays are mixed; move them to one device with minicnn.dev"
+        ):
             OPERATORS[name](a, b)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kernels.cpu as cpu
-from kernels.cpu import batch_normalisation, convolution, pieces
+from kernels.cpu import batch_normalisation, columns, pieces
 from tests.kernels.cases import CASES
 from tests.strategies import Drawn, convolutions, drawn, pools, spread
 
@@ -20,8 +20,8 @@ both_dtypes = pytest.mark.parametrize("dtype", DTYPES)
 def small_blocks():
     """Blocks so small that small examples have many, the last of them incomplete."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(convolution, "BLOCK_ROWS", (7, 7))
-        patch.setattr(convolution, "PARTIAL_BYTES", 2000)
+        patch.setattr(columns, "BLOCK_ROWS", (7, 7))
+        patch.setattr(columns, "PARTIAL_BYTES", 2000)
         patch.setattr(batch_normalisation, "CHUNK", 20)
         patch.setattr(pieces, "PIECE", 20)
         yield

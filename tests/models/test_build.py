@@ -93,12 +93,17 @@ def test_googlenet_returns_auxiliary_logits_in_training_only():
         assert without(x).shape == (2, 5)
 
 
-def test_googlenet_weights_and_biases_start_as_caffes():
-    model = models.build("googlenet", num_classes=5, image_size=32)
-    weight = model.inception3a.branch2[1].conv.weight  # 3x3 on 96 channels
+def test_googlenet_initialisations():
+    def start(**variant):
+        model = models.build("googlenet", num_classes=5, image_size=32, **variant)
+        return model.inception3a.branch2[1].conv  # 3x3 on 96 channels
+
     limit = (3 / (9 * 96)) ** 0.5
-    assert 0.99 * limit < np.abs(weight.data).max() <= limit
-    assert (model.conv1.conv.bias.data == np.float32(0.2)).all()
+    assert 0.99 * limit < np.abs(start().weight.data).max() <= limit
+    assert (start().bias.data == np.float32(0.2)).all()
+    assert start(init="he").weight.data.std() == pytest.approx((2 / (9 * 96)) ** 0.5, rel=0.01)
+    assert not start(init="he").bias.data.any()
+    assert start(variant="torchvision").weight.data.std() == pytest.approx(0.01, rel=0.01)
 
 
 @pytest.mark.parametrize("init_name", ["he", "glorot", "paper"])
@@ -146,6 +151,7 @@ def test_dense_vgg_equals_vgg_on_its_own_size_and_averages_on_larger_images():
         (("resnet50", {"stride_in": "5x5"}), "resnet50: stride_in must be '1x1' or '3x3', got '5x5'"),
         (("googlenet", {"variant": "caffe"}), "googlenet: variant must be 'paper' or 'torchvision', got 'caffe'"),
         (("vgg-a", {"init": "zero"}), "vgg-a: init must be one of he, glorot, paper, got 'zero'"),
+        (("googlenet", {"init": "zero"}), "googlenet: init must be one of caffe, he, torchvision, got 'zero'"),
         (("resnet20", {"num_classes": 0}), "resnet20: num_classes must be at least 1, got 0"),
         (("vgg16", {"image_size": 8}), "vgg-d: image_size 8 is too small: .* features.23"),
         (("googlenet", {"image_size": 4}), "googlenet: image_size 4 is too small: .* maxpool4"),

@@ -133,6 +133,14 @@ def test_without_a_terminal_progress_is_plain_lines_on_standard_output(train, tm
     assert lines[-1].startswith("test accuracy ") and lines[-1].endswith(str(tmp_path / "run"))
 
 
+def test_on_a_terminal_there_is_a_bar(train, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "120")
+    assert train("--out", tmp_path / "run") == 0
+    bar = capsys.readouterr().out.split("\r")[-1]
+    assert "epoch 3/3: 100%" in bar and "12/12" in bar and "loss " in bar and "accuracy " in bar and "images/s" in bar
+
+
 def test_corrupt_files_are_skipped_and_counted_on_demand(tmp_path, train, capsys):
     from PIL import Image
 

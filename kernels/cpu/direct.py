@@ -1,0 +1,225 @@
+"""Direct convolution: the micro-kernel reads x where it lies, through one pointer for each output pixel and kernel tap.
+
+im2col would copy every pixel KH·KW times to make the rows of a matrix. Here such a row is a list of KH·KW addresses,
+one a tap, each of C numbers that lie side by side in NHWC:
+
+    output (n, oh, ow), tap (kh, kw)  ─▶  address of x[n, oh·stride − pad + kh·dilation, ow·stride − pad + kw·dilation]
+
+A tap that falls into the padding points at a row of zeros. The gradient of the input is the same gather over gy; that
+of the weights sums over the pixels and has a file of its own, direct_weights.py.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+
+from kernels.cpu.compile import compiled
+from kernels.cpu.ir.microkernel import OVERWRITE, RECTIFY, STREAM
+from kernels.cpu.machine import COLUMNS, ROWS, WIDTH
+from kernels.cpu.memory import CACHE_LINE, empty, scratch
+from kernels.cpu.panels import pack, pack_transposed, pad_bias, panel_place
+from kernels.cpu.threads import count, parallel
+from kernels.cpu.tile import copy_row, multiply_tile
+from kernels.geometry import Axis, phases
+
+Taps = list[tuple[int, int]]
+
+SHARES = 2  # a thread: one that is held up by something else on the machine does fewer of them
+BLOCK_TILES = 32  # at most, that go through all panels together …
+BLOCK_BYTES = 192 << 10  # … and what they read of x, again for every panel: it stays in the second-level cache
+STREAM_BYTES = 32 << 20  # a y larger than that will have left the caches before it is read
+WAYS = 8  # lines that a set of the first-level cache holds: more rows than these must not all fall into one set …
+SAME_SET = 2048  # … as they do, or into few, if they lie a multiple of so many bytes apart
+FEW_CHANNELS = 4  # up to here, a row of the window is gathered as one run
+
+
+def forward(
+    x: np.ndarray,
+    w: np.ndarray,
+    b: np.ndarray | None,
+    axes: tuple[Axis, Axis],
+    groups: int = 1,
+    relu: bool = False,
+) -> np.ndarray:
+    """y (N, OH, OW, O) = x (N, H, W, C) * w (KH, KW, C/groups, O) + b (O,), through ReLU if asked."""
+    rows, columns = axes
+    KH, KW, C, O = w.shape
+    y = empty((len(x), rows.outputs, columns.outputs, O))
+    mode = RECTIFY if relu else OVERWRITE
+    # Only where a vector is a whole cache line: half lines would reach memory one by one.
+    if 4 * WIDTH == CACHE_LINE and O % WIDTH == 0 and y.nbytes > STREAM_BYTES:
+        mode |= STREAM
+    if x.shape[3] <= FEW_CHANNELS and groups == columns.dilation == 1:
+        # With no padding left to look out for, the KW·C numbers under a row of the window are one run.
+        x, w = _padded(x, rows, columns), w.reshape(KH, KW * C, O)
+        taps = [(kh * rows.dilation, 0) for kh in range(KH)]
+    else:
+        w = w.reshape(KH * KW, C, O)
+        taps = _taps(rows, columns)
+    panels = pack(w, groups)
+    grid = Grid(rows.outputs, columns.outputs, (rows.stride, columns.stride), (0, 0), (1, 1))
+    _gather(x, panels, pad_bias(b, groups), mode, y, grid, taps, groups)
+    return y
+
+
+def input_grad(
+    gy: np.ndarray, w: np.ndarray, x_shape: tuple[int, ...], axes: tuple[Axis, Axis], groups: int = 1
+) -> np.ndarray:
+    """gx (N, H, W, C): each phase of it (geometry.phases) is a convolution of gy with stride 1 by some of the taps."""
+    rows, columns = axes
+    KH, KW, C, O = w.shape
+    gx = empty(x_shape)
+    for (h, taps_h, phase_h), (v, taps_w, phase_w) in itertools.product(phases(rows), phases(columns)):
+        if taps_h and taps_w:
+            order = [kh * KW + kw for kh in taps_h for kw in taps_w]
+            panels = pack_transposed(w.reshape(KH * KW, C, O), order, groups)
+            grid = Grid(phase_h.outputs, phase_w.outputs, (1, 1), (h, v), (rows.stride, columns.stride))
+            _gather(gy, panels, pad_bias(None), OVERWRITE, gx, grid, _taps(phase_h, phase_w), groups)
+        else:
+            phase = gx[:, h :: rows.stride, v :: columns.stride]
+            parallel(_clear, len(gx), phase, cost=phase[0].size)
+    return gx
+
+
+def _clear(begin: int, end: int, images: np.ndarray) -> None:
+    images[begin:end] = 0
+
+
+def _taps(rows: Axis, columns: Axis) -> Taps:
+    """(rows, columns) from the pixel that a window's place and the stride lead to, to each of its taps."""
+    downs = [k * rows.dilation - rows.before for k in range(rows.size)]
+    rights = [k * columns.dilation - columns.before for k in range(columns.size)]
+    return list(itertools.product(downs, rights))
+
+
+class Grid(NamedTuple):
+    """The pixels of y that a gather writes. Pixel (a, b) of them sees x from (a, b) · stride on."""
+
+    rows: int
+    columns: int
+    stride: tuple[int, int]
+    first: tuple[int, int]  # it is at first + (a, b) · step in y
+    step: tuple[int, int]
+
+
+def _gather(
+    x: np.ndarray, panels: np.ndarray, bias: np.ndarray, mode: int, y: np.ndarray, grid: Grid, taps: Taps, groups: int
+) -> None:
+    """y[pixel] = bias + Σ over taps of x[the pixel's window, tap] · panels[tap], for all pixels of the grid."""
+    C, O = x.shape[3], y.shape[3]
+    steps = panels.shape[2]
+    shares = SHARES * count()
+    tiles = -(-len(x) * grid.rows * grid.columns // ROWS)
+    lines = 3 if len(taps) > 1 else 1  # of x, roughly, under a line of windows
+    block = max(1, min(BLOCK_TILES, BLOCK_BYTES // (4 * ROWS * C * lines), tiles // (4 * shares)))
+    offsets = np.array([(h, w, 4 * C * (h * x.shape[2] + w)) for h, w in taps], np.int64)
+    copied = len(taps) == 1 and ROWS > WAYS and 4 * C * grid.stride[1] % SAME_SET == 0 and C % COLUMNS == 0
+    parallel(
+        _gather_shares, shares, shares, x, panels, bias, mode, y, grid, offsets, groups, block,
+        scratch("direct tables", (shares, block, len(taps), ROWS), np.int64),
+        scratch("direct targets", (shares, block, ROWS), np.int64),
+        scratch("direct copies", (shares, block, ROWS, C + COLUMNS) if copied else (shares, 0, 0, 0)),
+        np.zeros(max(C, steps), np.float32), empty((O,)),
+        cost=tiles * ROWS * len(taps) * steps * O // (64 * shares),
+    )  # fmt: skip
+
+
+@compiled
+def _gather_shares(
+    begin, end, shares, x, panels, bias, mode, y, grid, offsets, groups, block, tables, targets, copies, zeros, spare
+):
+    """Shares [begin, end) of the tiles. A tile is ROWS pixels, wherever they are; a share goes through it in blocks.
+
+    For each block the addresses of its rows are written down once, in tables[share] (block, T, ROWS) for A and
+    targets[share] (block, ROWS) for C, and then serve all panels.
+    """
+    O = y.shape[3]
+    T, steps = panels.shape[1:3]
+    tiles = (len(x) * grid.rows * grid.columns + ROWS - 1) // ROWS
+    blocks = (tiles + block - 1) // block
+    row_bytes = 4 * COLUMNS  # of a panel
+    for share in range(begin, end):
+        table, target = tables[share], targets[share]
+        for index in range(blocks * share // shares, blocks * (share + 1) // shares):
+            first = index * block
+            present = min(tiles - first, block)
+            _write_addresses(x, y, grid, offsets, first, present, table, target, copies[share], zeros, spare)
+            for p in range(len(panels)):
+                group, column = panel_place(p, len(panels), groups)
+                for tile in range(present):
+                    multiply_tile(
+                        table.ctypes.data + 8 * ROWS * T * tile, T, steps, 4, 4 * group * steps,
+                        panels.ctypes.data + p * T * steps * row_bytes, row_bytes, steps * row_bytes,
+                        target.ctypes.data + 8 * ROWS * tile, 4 * (group * (O // groups) + column),
+                        bias.ctypes.data + p * row_bytes if len(bias) else 0,
+                        mode, min(COLUMNS, O // groups - column),
+                    )  # fmt: skip
+
+
+@compiled
+def _write_addresses(x, y, grid, offsets, first, present, table, target, copies, zeros, spare):
+    """The rows of A and C of the tiles from `first` on.
+
+    What the last tile has past the last pixel reads zeros and goes to the spare row. Where rows of x would fight for
+    the same places in the cache, `copies` (block, ROWS, C + …) take their place.
+    """
+    _, H, W, C = x.shape
+    _, YH, YW, O = y.shape
+    top, bottom, left, right = offsets[:, 0].min(), offsets[:, 0].max(), offsets[:, 1].min(), offsets[:, 1].max()
+    pixel = first * ROWS
+    n, a, b = pixel // (grid.rows * grid.columns), pixel // grid.columns % grid.rows, pixel % grid.columns
+    for tile in range(present):
+        for r in range(ROWS):
+            if n == len(x):
+                table[tile, :, r] = zeros.ctypes.data
+                target[tile, r] = spare.ctypes.data
+                continue
+            place = (n * YH + grid.first[0] + a * grid.step[0]) * YW + grid.first[1] + b * grid.step[1]
+            target[tile, r] = y.ctypes.data + 4 * O * place
+            h0, w0 = a * grid.stride[0], b * grid.stride[1]
+            window = x.ctypes.data + 4 * C * ((n * H + h0) * W + w0)
+            if h0 + top >= 0 and h0 + bottom < H and w0 + left >= 0 and w0 + right < W:
+                for t in range(len(offsets)):
+                    table[tile, t, r] = window + offsets[t, 2]
+            else:
+                for t in range(len(offsets)):
+                    h, w = h0 + offsets[t, 0], w0 + offsets[t, 1]
+                    inside = h >= 0 and h < H and w >= 0 and w < W
+                    table[tile, t, r] = window + offsets[t, 2] if inside else zeros.ctypes.data
+            if copies.size:
+                copy = copies[tile, r].ctypes.data
+                for c in range(0, C, COLUMNS):
+                    copy_row(copy + 4 * c, table[tile, 0, r] + 4 * c)
+                table[tile, 0, r] = copy
+            b += 1
+            if b == grid.columns:
+                a, b = a + 1, 0
+                if a == grid.rows:
+                    n, a = n + 1, 0
+
+
+def _padded(x: np.ndarray, rows: Axis, columns: Axis) -> np.ndarray:
+    """x with its padding."""
+    N, H, W, C = x.shape
+    if not any((*rows[3:5], *columns[3:5])):
+        return x
+    padded = scratch("padded x", (N, rows.before + H + rows.after, columns.before + W + columns.after, C))
+    parallel(_pad, N, x, rows.before, columns.before, padded, cost=padded[0].size)
+    return padded
+
+
+@compiled
+def _pad(begin, end, x, top, left, padded):
+    _, H, W, _ = x.shape
+    for n in range(begin, end):
+        for row in range(padded.shape[1]):
+            line, h = padded[n, row], row - top
+            if h >= 0 and h < H:
+                line[:left] = 0
+                line[left : left + W] = x[n, h]
+                line[left + W :] = 0
+            else:
+                line[:] = 0
