@@ -70,22 +70,26 @@ def gradcheck(
     for i, (tensor, array) in enumerate(zip(tensors, arrays, strict=True)):
         g = 0 * array if tensor.grad is None else tensor.grad
         if (g.shape, g.dtype) != (array.shape, array.dtype):
-            wrong.append(f"argument {i} is {array.shape} {array.dtype} but its gradient {g.shape} {g.dtype}")
+            given, needed = f"{g.shape} {g.dtype}", f"{array.shape} {array.dtype}"
+            wrong.append(f"the gradient of argument {i} is {given}, the argument {needed}")
             continue
-        found = (0.0, "")
-        for v, where in _directions(array, rng, locate):
+        largest, message = 0.0, ""
+        for v, place, hint in _directions(array, rng, locate):
             analytic = float((g * v).sum())
             numerical = float((u * (value({i: eps * v}) - value({i: -eps * v}))).sum()) / (2 * eps)
             size = max(_norm(g) * _norm(v) / math.sqrt(array.size), abs(numerical), 1e-300)
             error = max(abs(analytic - numerical) - rounding, 0.0) / size
-            if not error <= found[0]:  # larger, or NaN
-                found = (error, f"analytic {analytic:.9g}, numerical {numerical:.9g} {where}, off by {error:.1e}")
-        worst = max(found[0], worst)
-        if not found[0] <= tolerance:
-            missing = " (backward gave None)" if tensor.grad is None else ""
-            wrong.append(f"argument {i}, {array.shape}: {found[1]}{missing}")
+            if not error <= largest:  # larger, or NaN
+                largest = error if error >= 0 else math.inf
+                values = f"analytic {analytic:.9g}, numerical {numerical:.9g}{hint}"
+                message = f"the gradient of argument {i} is wrong{place} by {largest:.1e} of its size: {values}"
+        if largest > tolerance and tensor.grad is None:
+            message = f"argument {i} gets no gradient: backward returned None for it, but f depends on it"
+        if largest > tolerance:
+            wrong.append(message)
+        worst = max(worst, largest)
     if wrong:
-        raise GradientError("gradcheck: the gradient is wrong. " + "; ".join(wrong))
+        raise GradientError("gradcheck: " + "; ".join(wrong))
     return worst
 
 
@@ -93,13 +97,14 @@ def _norm(a: Array) -> float:
     return math.sqrt(float((a * a).sum()))
 
 
-def _directions(array: Array, rng: np.random.Generator, locate: bool) -> Iterator[tuple[Array, str]]:
-    """Where to move an argument, and what to call it: one random direction, or each element by itself."""
+def _directions(array: Array, rng: np.random.Generator, locate: bool) -> Iterator[tuple[Array, str, str]]:
+    """Where to move an argument: one random direction, or each element by itself; with words for the error message."""
     xp = array_module(array)
     if not locate or array.size > SMALL:
-        yield xp.asarray(rng.standard_normal(array.shape)), "along a random direction"
+        hint = f"{array.size} elements are too many to locate one" if locate else "locate=True says where"
+        yield xp.asarray(rng.standard_normal(array.shape)), "", f" along a random direction; {hint}"
         return
     for index in np.ndindex(array.shape):
         v = xp.zeros(array.shape)
         v[index] = 1
-        yield v, f"at {index}"
+        yield v, f" at {index}", ""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 import kernels
 from minicnn import _cli, device, init, models
@@ -54,6 +55,7 @@ def profile(model: Module, image_size: int | None = None, in_channels: int | Non
         _names_of_running_layers(model) as running,
         _evaluation(model),
         kernels.use("reference"),  # nothing to compile
+        threadpool_limits(1, user_api="blas"),  # BLAS threads that wait for each other crawl on a busy machine
         no_grad(),
         observe(watch),
     ):

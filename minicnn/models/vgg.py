@@ -41,7 +41,8 @@ class VGG(Model):
     the map is down to one pixel. `bn=True` puts a BatchNorm between each convolution and its ReLU (not in the paper;
     as torchvision's `vgg*_bn`, which keep the biases).
 
-    Biases start from 0, weights as `init` says. "he" keeps the signal's size through all layers. "glorot" is what the
+    Biases start from 0, weights as `init` says. "he" keeps the signal's size through the convolutions and, as
+    torchvision, starts the fully connected layers from N(0, 0.01²), so that scores begin small. "glorot" is what the
     authors found, after submission, to make pre-training unnecessary (§3.1); each ReLU halves the signal's variance.
     "paper" is N(0, 0.01²), with which the authors trained A, to start deeper nets from its layers. (They print 0.01 as
     the *variance*. Like everybody since we take it for the standard deviation: one of 0.1 multiplies the signal by two
@@ -71,8 +72,10 @@ class VGG(Model):
                 Linear(hidden, num_classes),
             )  # fmt: skip
         for layer in self.modules():
-            if isinstance(layer, Conv2d | Linear):
+            if isinstance(layer, Conv2d):
                 INITIALISATIONS[init](layer.weight)
+            elif isinstance(layer, Linear):
+                INITIALISATIONS["paper" if init == "he" else init](layer.weight)
 
     @staticmethod
     def _features(table: str, channels: int, image_size: int, bn: bool) -> tuple[Sequential, tuple[int, int, int]]:

@@ -12,7 +12,7 @@ Running = tuple[Array, Array]  # (mean, var), raw arrays (C,)
 
 def check_batch_norm(op: str, x: Array, gamma: Array, beta: Array, running: Running | None, training: bool) -> None:
     """What batch_norm needs of its arguments; ValueError or TypeError otherwise."""
-    _checks.array(op, "x", x, "(..., C)")
+    _checks.array(op, "x", x, "(N, ..., C)")
     vectors = {"gamma": gamma, "beta": beta}
     if running is not None:
         vectors |= {"running mean": running[0], "running var": running[1]}
@@ -62,7 +62,7 @@ def batch_norm(
     Their sum, gx = γ/σ · (gy − Σ gy / M − x̂·Σ (gy·x̂) / M), has no part along 1 nor (but for eps) along x̂: to shift or
     stretch a whole channel changes nothing. With `training=False` μ and σ are constants and only path 1 is left.
 
-    x (..., C), gamma and beta (C,) -> (..., C). `running` = (mean, var), raw arrays (C,), is updated in place in
+    x (N, ..., C), gamma and beta (C,) -> (N, ..., C). `running` = (mean, var), raw arrays (C,), is updated in place in
     training: (1 − momentum)·running + momentum·batch, var with M/(M − 1); it is used in evaluation. ValueError where
     shapes do not fit, for one value per channel, for evaluation without `running`.
     Source: Ioffe and Szegedy 2015 (arXiv:1502.03167, algorithms 1 and 2).

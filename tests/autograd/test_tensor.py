@@ -126,15 +126,15 @@ def test_matmul_with_an_array_on_either_side():
 def test_mixed_dtypes_are_refused_with_both_named(name):
     single, double = leaf(1.0, dtype=np.float32), leaf(1.0)
     for a, b in ((single, double), (double, single), (single, double.data), (double.data, single)):
-        with pytest.raises(TypeError, match="dtypes float32 and float64 are mixed; convert one with .astype"):
+        with pytest.raises(TypeError, match=r"dtypes float32 and float64 are mixed; convert one with .astype"):
             OPERATORS[name](a, b)
 
 
 def test_mixed_dtypes_are_refused_in_a_layer_and_the_op_is_named():
     x, w = np.ones((1, 3, 3, 1), np.float32), np.ones((2, 2, 1, 1))
-    with pytest.raises(TypeError, match="^conv2d: dtypes float32 and float64 are mixed"):
+    with pytest.raises(TypeError, match=r"^conv2d: dtypes float32 and float64 are mixed"):
         ops.conv2d(Tensor(x), Tensor(w))
-    with pytest.raises(TypeError, match="^cross_entropy: dtypes float32 and float64"):
+    with pytest.raises(TypeError, match=r"^cross_entropy: dtypes float32 and float64"):
         ops.cross_entropy(Tensor(np.ones((1, 2), np.float32)), np.ones((1, 2)))
 
 
@@ -142,7 +142,7 @@ def test_an_integer_array_does_not_turn_float32_into_float64():
     """NumPy would: a silent up-cast, and a gradient of another dtype than its argument."""
     x = leaf(1.0, 2.0, dtype=np.float32)
     for a, b in ((x, np.array([1, 2])), (np.array([1, 2]), x), (x, Tensor(np.array([1, 2])))):
-        with pytest.raises(TypeError, match="^mul: .*float32.*float64"):
+        with pytest.raises(TypeError, match=r"^mul: .*float32.*float64"):
             ops.mul(a, b)
     mask = x * np.array([True, False])  # loses nothing
     mask.backward(np.ones(2, np.float32))
@@ -162,7 +162,7 @@ def test_devices_do_not_mix(name, elsewhere):
     x = leaf(1.0, 2.0)
     for a, b in ((x, Tensor(elsewhere)), (Tensor(elsewhere), x), (x, elsewhere)):
         with pytest.raises(
-            TypeError, match="NumPy and CuPy arrays are mixed; move them to one device with minicnn.dev"
+            TypeError, match=r"NumPy and CuPy arrays are mixed; move them to one device with minicnn.dev"
         ):
             OPERATORS[name](a, b)
 

@@ -127,7 +127,7 @@ def test_detect_anomaly_names_the_op_of_the_forward_pass():
     with (
         np.errstate(invalid="ignore"),
         detect_anomaly(),
-        pytest.raises(FloatingPointError, match="^forward of 'log' produced NaN or Inf$"),
+        pytest.raises(FloatingPointError, match=r"^forward of 'log' produced NaN or Inf$"),
     ):
         (x * 2.0).log().exp()
 
@@ -136,7 +136,7 @@ def test_detect_anomaly_names_the_op_of_the_backward_pass():
     x = leaf(0.0)
     with np.errstate(divide="ignore", invalid="ignore"), detect_anomaly():
         y = (x.sqrt() * 2.0).sum()
-        with pytest.raises(FloatingPointError, match="^backward of 'sqrt' produced NaN or Inf$"):
+        with pytest.raises(FloatingPointError, match=r"^backward of 'sqrt' produced NaN or Inf$"):
             y.backward()
     assert x.grad is None
 

@@ -1,4 +1,4 @@
-"""Every op of a network and of basic arithmetic against PyTorch in float64, values and all gradients, on each backend."""
+"""Every op against PyTorch in float64, on both backends of NumPy arrays: values and all gradients, random upstream."""
 
 from __future__ import annotations
 

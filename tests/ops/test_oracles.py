@@ -1,4 +1,4 @@
-"""The closed forms against the textbook: the same formula spelt out in Tensor arithmetic, differentiated by the tape."""
+"""The closed forms against the textbook: the formula spelt out in Tensor arithmetic and differentiated by the tape."""
 
 from __future__ import annotations
 
