@@ -29,8 +29,8 @@ class Optimiser:
     slots: tuple[str, ...] = ()
 
     def __init__(self, params: Parameters, lr: float, weight_decay: float = 0.0):
-        if lr < 0:
-            raise ValueError(f"{type(self).__name__}: lr must not be negative, got {lr}")
+        if not lr >= 0:
+            raise ValueError(f"{type(self).__name__}: lr must be a number of at least 0, got {lr}")
         self.lr, self.steps = float(lr), 0
         self._parameters: list[tuple[Tensor, float, float]] = []  # with its weight decay and its scale of lr
         for group in params:
@@ -178,10 +178,13 @@ def decay_groups(model: Module, weight_decay: float, *, norm_and_bias: bool = Fa
 
 
 def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> float:
-    """Scale all gradients together so that their joint 2-norm is at most `max_norm`; returns the norm before."""
+    """Scale all gradients together so that their joint 2-norm is at most `max_norm`; returns the norm before.
+
+    Gradients whose norm is infinite or NaN stay as they are: to scale them would hide what went wrong.
+    """
     grads = [p.grad for p in params if p.grad is not None]
     norm = math.sqrt(sum(float((g.astype("float64") ** 2).sum()) for g in grads))
-    if norm > max_norm:
+    if max_norm < norm < math.inf:
         for g in grads:
             g *= max_norm / norm
     return norm
@@ -234,7 +237,10 @@ class EMA:
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
         """Go on from a saved average; ValueError if it is that of another network."""
-        if set(state) != {"updates", *self.averages}:
+        shapes = {name: array.shape for name, array in self.averages.items()}
+        if {
+            name: array.shape for name, array in state.items() if name != "updates"
+        } != shapes or "updates" not in state:
             raise ValueError(f"{type(self).__name__}: the saved average is of another network")
         self.updates = int(state["updates"])
         for name, array in self.averages.items():

@@ -134,29 +134,37 @@ class Warmup(Schedule):
         self.then.load_state_dict(state)
 
 
+def _number(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise ValueError(f"must be a number of at least 0, got {text}")
+    return value
+
+
 _FORMS: dict[str, tuple[str, Callable[..., Schedule]]] = {
     "constant": ("constant", lambda epochs: Schedule()),
-    "step": ("step:EPOCHS[:FACTOR]", lambda epochs, every, factor="0.1": Exponential(float(factor), float(every))),
+    "step": ("step:EPOCHS[:FACTOR]", lambda epochs, every, factor="0.1": Exponential(_number(factor), _number(every))),
     "multistep": (
         "multistep:EPOCH,EPOCH…[:FACTOR]",
-        lambda epochs, at, factor="0.1": MultiStep([float(e) for e in at.split(",")], float(factor)),
+        lambda epochs, at, factor="0.1": MultiStep([_number(e) for e in at.split(",")], _number(factor)),
     ),
     "plateau": (
         "plateau[:PATIENCE[:FACTOR]]",
-        lambda epochs, patience="5", factor="0.1": Plateau(int(patience), float(factor)),
+        lambda epochs, patience="5", factor="0.1": Plateau(int(_number(patience)), _number(factor)),
     ),
-    "polynomial": ("polynomial[:POWER]", lambda epochs, power="1": Polynomial(epochs, float(power))),
+    "polynomial": ("polynomial[:POWER]", lambda epochs, power="1": Polynomial(epochs, _number(power))),
     "exponential": (
         "exponential:FACTOR[:EPOCHS]",
-        lambda epochs, factor, every="1": Exponential(float(factor), float(every)),
+        lambda epochs, factor, every="1": Exponential(_number(factor), _number(every)),
     ),
     "cosine": ("cosine", lambda epochs: Cosine(epochs)),
     "one-cycle": (
         "one-cycle[:WARM[:FINAL]]",
-        lambda epochs, warm="0.3", final="0": OneCycle(epochs, float(warm), float(final)),
+        lambda epochs, warm="0.3", final="0": OneCycle(epochs, _number(warm), _number(final)),
     ),
 }
-FORMS = [form for form, _ in _FORMS.values()]
+WARMUP = "warmup:EPOCHS[+SCHEDULE]"
+FORMS = [*(form for form, _ in _FORMS.values()), WARMUP]
 
 
 def parse(text: str, epochs: float) -> Schedule:
@@ -167,7 +175,7 @@ def parse(text: str, epochs: float) -> Schedule:
     if text.startswith("warmup:"):
         first, plus, rest = text.removeprefix("warmup:").partition("+")
         then = parse(rest, epochs) if plus else Schedule()
-        return _made(lambda: Warmup(float(first), then), text, "warmup:EPOCHS[+SCHEDULE]")
+        return _made(lambda: Warmup(_number(first), then), text, WARMUP)
     name, *options = text.split(":")
     if name not in _FORMS:
         near = difflib.get_close_matches(name, _FORMS, n=1)

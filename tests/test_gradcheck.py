@@ -187,6 +187,35 @@ def test_what_draws_anew_at_each_call_is_not_a_function():
         gradcheck(lambda x: x * rng.standard_normal(x.shape), M)
 
 
+@pytest.mark.parametrize("locate", [False, True])
+def test_a_gradient_of_zero_is_no_false_alarm(locate):
+    """What is left of it numerically is rounding, which no relative error can judge."""
+    assert gradcheck(lambda x: ops.softmax(x).sum(axis=1), M, locate=locate) < 1e-6
+    assert gradcheck(lambda x: ops.batch_norm(x, GAMMA, B).sum(), X, locate=locate) < 1e-6
+    assert gradcheck(lambda x: 0 * x + 1e3, M, locate=locate) == 0
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e9])
+def test_units_do_not_matter(scale):
+    assert gradcheck(lambda x: scale * x * x, M) < 1e-6
+    with pytest.raises(GradientError):
+        gradcheck(planted(lambda x: scale * x * x, lambda gy, x: (scale * gy * x,)), M)
+
+
+def test_a_small_gradient_beside_a_large_one_is_judged_by_itself():
+    f = planted(lambda a, b: 1e6 * a + 1e-2 * b, lambda gy, a, b: (1e6 * gy, 2e-2 * gy))
+    with pytest.raises(GradientError) as error:
+        gradcheck(f, M * 1e-6, M)
+    assert named(error) == [1]
+
+
+def test_locate_looks_at_small_arrays_only():
+    large = np.linspace(1, 2, 10_001)
+    assert gradcheck(ops.exp, large, locate=True) < 1e-6
+    with pytest.raises(GradientError, match="along a random direction; 10001 elements are too many to locate one"):
+        gradcheck(planted(np.exp, lambda gy, x: (gy,)), large, locate=True)
+
+
 def test_float32_is_refused():
     with pytest.raises(TypeError, match=r"^gradcheck: argument 1 is float32; convert it with .astype\(numpy.float64\)"):
         gradcheck(ops.add, M, M.astype(np.float32))

@@ -146,7 +146,8 @@ def test_refuses_the_state_of_another_optimiser_or_network():
     ("make", "message"),
     [
         (lambda p: optim.SGD([], 0.1), "SGD: there are no parameters"),
-        (lambda p: optim.SGD(p, -0.1), "SGD: lr must not be negative"),
+        (lambda p: optim.SGD(p, -0.1), "SGD: lr must be a number of at least 0, got -0.1"),
+        (lambda p: optim.SGD(p, float("nan")), "SGD: lr must be a number of at least 0, got nan"),
         (lambda p: optim.SGD(p, 0.1, nesterov=True), "SGD: nesterov needs a momentum"),
         (lambda p: optim.Adam([{"params": p, "weight_decoy": 1}], 0.1), "not weight_decoy"),
         (lambda p: optim.Adam([*p, p[0]], 0.1), "a parameter is given twice"),
@@ -178,6 +179,13 @@ def test_clip_grad_norm_keeps_the_direction():
     assert before == pytest.approx(3 * np.sqrt(params[0].size))
     assert np.linalg.norm(params[0].grad) == pytest.approx(1.0) and params[0].grad.dtype == np.float32
     assert params[0].grad.min() == params[0].grad.max() and params[1].grad is None
+
+
+def test_clip_grad_norm_leaves_an_infinite_gradient_to_be_seen():
+    p = Tensor(np.zeros(2, np.float32), requires_grad=True)
+    p.grad = np.array([np.inf, 1], np.float32)
+    assert optim.clip_grad_norm([p], 1.0) == np.inf
+    assert p.grad.tolist() == [np.inf, 1]
 
 
 def test_clip_grad_value():
@@ -255,3 +263,5 @@ def test_average_errors():
         optim.EMA(Net(), 1)
     with pytest.raises(ValueError, match="EMA: the saved average is of another network"):
         optim.EMA(Net()).load_state_dict(optim.EMA(layers.Linear(2, 3)).state_dict())
+    with pytest.raises(ValueError, match="EMA: the saved average is of another network"):
+        optim.EMA(layers.Linear(2, 3)).load_state_dict(optim.EMA(layers.Linear(1, 1)).state_dict())

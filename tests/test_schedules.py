@@ -84,6 +84,10 @@ def test_a_fresh_plateau_can_be_saved():
         ("warmup:x+cosine", "schedule 'warmup:x+cosine': must have the form warmup:EPOCHS[+SCHEDULE]"),
         ("warmup:0+cosine", "schedule 'warmup:0+cosine': must have the form warmup:EPOCHS[+SCHEDULE]"),
         ("warmup:1+cosin", "unknown schedule 'cosin': did you mean cosine?"),
+        ("polynomial:-1", "schedule 'polynomial:-1': must have the form polynomial[:POWER]"),
+        ("step:30:-1", "schedule 'step:30:-1': must have the form step:EPOCHS[:FACTOR]"),
+        ("plateau:-1", "schedule 'plateau:-1': must have the form plateau[:PATIENCE[:FACTOR]]"),
+        ("exponential:inf", "schedule 'exponential:inf': must have the form exponential:FACTOR[:EPOCHS]"),
         ("", f"unknown schedule '': choose from {', '.join(schedules.FORMS)}"),
     ],
 )

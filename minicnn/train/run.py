@@ -39,18 +39,15 @@ class Run:
             raise ValueError(
                 f"{self.folder}: holds a run already; go on with it by --resume, start anew by --overwrite"
             )
-        if not holds_run and not overwrite and self.folder.exists() and any(self.folder.iterdir()):
+        if not holds_run and not overwrite and self.folder.exists() and any(map(_is_foreign, self.folder.iterdir())):
             raise ValueError(f"{self.folder}: holds files that are no run; choose another --out, or --overwrite")
         if holds_run and resume and self.path("last.safetensors").exists():
-            old = self._read_json("config.json")
-            self._check_same(old, config)
-            if old != config:
-                self._write_json("config.json", config)
+            self._check_same(self._read_json("config.json"), config)
             return True
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in FILES:
             self.path(name).unlink(missing_ok=True)
-        self._write_json("config.json", config)
+        self.write_config(config)
         return False
 
     def _check_same(self, old: dict[str, Any], new: dict[str, Any]) -> None:
@@ -69,6 +66,9 @@ class Run:
         return self.path("result.json").exists() and self._read_json("result.json").get("epochs") == epochs
 
     # What is written
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        self._write_json("config.json", config)
 
     def read_metrics(self) -> list[Row]:
         path = self.path("metrics.csv")
@@ -101,6 +101,11 @@ class Run:
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
         checkpoint.write_whole(self.path(name), (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether a file is none of ours: neither a run's nor what a kill has left of writing one."""
+    return path.name not in FILES and not any(path.name.startswith(f".{name}.") for name in FILES)
 
 
 def _new_folder(model: str) -> Path:

@@ -16,6 +16,7 @@ from minicnn.data import Dataset, Loader, augment
 from minicnn.layers import Dropout
 
 Arrays = dict[str, Any]
+ADVICE = "a smaller --lr, --clip 1 or a warm-up may help"
 
 
 class NotFinite(ArithmeticError):
@@ -77,6 +78,8 @@ class Trainer:
         for images, labels in self.loader:
             loss, right = self.step(images, labels)
             yield len(labels), loss, right
+        if bad := self._not_finite():  # the last step's damage would show in the next epoch's loss, if there is one
+            raise NotFinite(f"step {self.optimiser.steps} has made {bad} NaN or Inf; {ADVICE}")
 
     def step(self, images: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
         """Train on one batch; its mean loss, and how many of its images were classified right before the step."""
@@ -106,18 +109,20 @@ class Trainer:
 
     def _diagnosis(self, loss: float, images: np.ndarray, labels: np.ndarray) -> str:
         """Where the first NaN or Inf comes from: the same batch and masks once more, every op watched."""
-        cause = ""
-        for name, p in self.model.named_parameters():
-            if not np.isfinite(device.to(p.data, "cpu")).all():
-                cause = f", after the step before had made {name} NaN or Inf"
-                break
+        bad = self._not_finite()
+        cause = f", after the step before had made {bad} NaN or Inf" if bad else ""
         try:
             with autograd.detect_anomaly():
                 self.forward(images, labels)
         except FloatingPointError as error:
             cause = f"{error}{cause}"
         step = self.optimiser.steps + 1
-        return f"the loss is {loss} at step {step}: {cause}; a smaller --lr, --clip 1 or a warm-up may help"
+        return f"the loss is {loss} at step {step}: {cause}; {ADVICE}"
+
+    def _not_finite(self) -> str | None:
+        """The name of the first parameter or running statistic that holds NaN or Inf."""
+        states = self.model.state_dict().items()
+        return next((name for name, a in states if not np.isfinite(device.to(a, "cpu")).all()), None)
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[models.Model]:
@@ -168,6 +173,8 @@ class Trainer:
 
     def restore(self, arrays: Arrays, metadata: dict[str, str]) -> None:
         """Go on from what another trainer of the same configuration `saved`."""
+        if missing := sorted({"model", "epoch", "schedule", "dropout"} - set(metadata)):
+            raise ValueError(f"the checkpoint does not say its {missing[0]}: it is not one to go on from")
         theirs = json.loads(metadata["model"])
         if theirs != self.model.config:
             raise ValueError(f"the checkpoint is of another model: {theirs}, this is {self.model.config}")

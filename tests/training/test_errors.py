@@ -164,6 +164,32 @@ def test_nan_weights_are_named(data, monkeypatch, capsys, train, tmp_path):
     assert checkpoint.read(tmp_path / "run" / "last.safetensors")[1]["epoch"] == "1"
 
 
+def test_nan_from_the_last_step_is_found(train, tmp_path, capsys):
+    out = tmp_path / "run"
+    one_step = ("--out", out, "--epochs", 1, "--batch-size", 36, "--validation", 0.25)
+    error = refused(capsys, train(*one_step, "--lr", 1e38, "--schedule", "constant"))
+    assert error.startswith("step 1 has made ") and "NaN or Inf; a smaller --lr" in error
+    assert checkpoint.read(out / "last.safetensors")[1]["epoch"] == "0"
+
+
+def test_what_a_kill_has_left_of_writing_the_first_file_is_no_obstacle(train, tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / ".config.json.12345").write_text("{")
+    assert train("--out", out, "--resume") == 0
+
+
+def test_more_epochs_are_noted_only_once_the_checkpoint_is_read(train, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert train("--out", out) == 0
+    arrays, metadata = checkpoint.read(out / "last.safetensors")
+    checkpoint.write(out / "last.safetensors", arrays, {"model": metadata["model"]})
+    capsys.readouterr()
+    assert "does not say its dropout" in refused(capsys, train("--out", out, "--resume", "--epochs", 5))
+    checkpoint.write(out / "last.safetensors", arrays, metadata)
+    assert train("--out", out, "--resume") == 0
+
+
 @pytest.mark.parametrize(
     ("error", "line"),
     [
