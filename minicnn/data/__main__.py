@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from minicnn.data.errors import DataError
 @_cli.command
 def main(arguments: list[str] | None = None) -> int:
     parser = _cli.Parser(prog="python -m minicnn.data", description="Public data sets, by name.")
-    place = argparse.ArgumentParser(add_help=False)
+    place = _cli.Parser(add_help=False)
     place.add_argument("--folder", type=Path, default=cache_folder(), help="where they are kept (default: %(default)s)")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", parents=[place], help="what there is, and what is here")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 import warnings
@@ -12,7 +13,7 @@ from minicnn.data import Dataset
 from minicnn.train import options as settings
 from minicnn.train.progress import Progress, say
 from minicnn.train.run import Row, Run
-from minicnn.train.trainer import Trainer
+from minicnn.train.trainer import ADVICE, NotFinite, Trainer
 
 
 @_cli.command
@@ -104,9 +105,12 @@ def train_epoch(trainer: Trainer, progress: Progress) -> dict[str, float]:
 
 
 def validate(trainer: Trainer, dataset: Dataset) -> dict[str, float]:
-    """Accuracy and mean loss on a data set, of the weights that count."""
+    """Accuracy and mean loss on a data set, of the weights that count; NotFinite where they have diverged."""
     with trainer.averaged() as model:
-        return evaluate.accuracy_and_loss(model, dataset, on=trainer.device)
+        result = evaluate.accuracy_and_loss(model, dataset, on=trainer.device)
+    if not math.isfinite(result["loss"]):
+        raise NotFinite(f"after step {trainer.optimiser.steps} the loss on other images is {result['loss']}; {ADVICE}")
+    return result
 
 
 def row(trainer: Trainer, trained: dict[str, float], validated: dict[str, float]) -> Row:

@@ -173,11 +173,11 @@ class Trainer:
 
     def restore(self, arrays: Arrays, metadata: dict[str, str]) -> None:
         """Go on from what another trainer of the same configuration `saved`."""
-        if missing := sorted({"model", "epoch", "schedule", "dropout"} - set(metadata)):
-            raise ValueError(f"the checkpoint does not say its {missing[0]}: it is not one to go on from")
-        theirs = json.loads(metadata["model"])
+        theirs = json.loads(metadata.get("model", "null"))
         if theirs != self.model.config:
             raise ValueError(f"the checkpoint is of another model: {theirs}, this is {self.model.config}")
+        if missing := sorted({"epoch", "schedule", "dropout"} - set(metadata)):
+            raise ValueError(f"the checkpoint does not say its {missing[0]}: it is not one to go on from")
         self._restore_arrays(arrays)
         self.schedule.load_state_dict(json.loads(metadata["schedule"]))
         self._set_dropout_steps(json.loads(metadata["dropout"]))

@@ -168,8 +168,17 @@ def test_nan_from_the_last_step_is_found(train, tmp_path, capsys):
     out = tmp_path / "run"
     one_step = ("--out", out, "--epochs", 1, "--batch-size", 36, "--validation", 0.25)
     error = refused(capsys, train(*one_step, "--lr", 1e38, "--schedule", "constant"))
-    assert error.startswith("step 1 has made ") and "NaN or Inf; a smaller --lr" in error
+    assert error.startswith("after step 1 the loss on other images is ") and "; a smaller --lr" in error
     assert checkpoint.read(out / "last.safetensors")[1]["epoch"] == "0"
+
+
+def test_weights_that_the_last_step_has_made_nan_are_named(train, tmp_path, capsys, monkeypatch):
+    from minicnn import optim
+
+    monkeypatch.setattr(optim.SGD, "step", lambda self: self._parameters[0][0].data.fill(np.nan))
+    monkeypatch.setattr("minicnn.train.trainer.Trainer.compile", lambda self: 0.0)
+    error = refused(capsys, train("--out", tmp_path / "run", "--epochs", 1, "--batch-size", 36, "--validation", 0.25))
+    assert error.startswith("step 0 has made conv1.weight NaN or Inf; a smaller --lr")
 
 
 def test_what_a_kill_has_left_of_writing_the_first_file_is_no_obstacle(train, tmp_path):
