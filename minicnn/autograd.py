@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kernels import array_module
+from minicnn._mixing import as_array, as_number, check_compatible
 from minicnn.operators import Operators
 
 Array = Any  # numpy.ndarray or cupy.ndarray
@@ -152,7 +153,7 @@ class Tensor(Operators):
                     elif pending[parent][1]:  # later ones are added in place, once the buffer is ours
                         pending[parent][0].__iadd__(g)
                     else:
-                        pending[parent] = (_array(pending[parent][0] + g), True)
+                        pending[parent] = (as_array(pending[parent][0] + g), True)
                 uses[parent] -= 1
                 if uses[parent] == 0:
                     ready.append(parent)
@@ -188,7 +189,7 @@ def _run_backward(node: Node, gy: Array | None) -> tuple[Array | None, ...]:
         return (None,) * len(node.parents)
     start = time.perf_counter() if _state.observers else 0.0
     needs = tuple(parent is not None for parent in node.parents)
-    grads = tuple(g if g is None else _array(g) for g in backward(gy, needs))
+    grads = tuple(g if g is None else as_array(g) for g in backward(gy, needs))
     _notify("backward", node.name, node, (gy,), grads, start)
     return grads
 
@@ -227,11 +228,10 @@ def differentiable(f: Callable[..., Forward]) -> Callable[..., Tensor]:
                 break  # Python says best that it is missing
             args += (options.pop(p.name, p.default),)
         arrays = tuple(_raw(a) for a in args)
-        _check_compatible(name, arrays)
+        check_compatible(name, arrays)
         start = time.perf_counter() if _state.observers else 0.0
-        y, backward = f(*arrays, **{key: _number(option) for key, option in options.items()})
-        result = Tensor(_array(y))
-        _check_result(name, arrays, result.dtype)
+        y, backward = f(*arrays, **{key: as_number(option) for key, option in options.items()})
+        result = Tensor(as_array(y))
         if _state.recording and any(isinstance(a, Tensor) and a.requires_grad for a in args):
             parents = tuple((a.node or a) if isinstance(a, Tensor) and a.requires_grad else None for a in args)
             result.node, result.requires_grad = Node(name, backward, parents), True
@@ -241,38 +241,9 @@ def differentiable(f: Callable[..., Forward]) -> Callable[..., Tensor]:
     return op
 
 
-def _array(value: Any) -> Array:
-    """The value itself, or the 0-d array that NumPy has made a scalar of."""
-    return np.asarray(value) if isinstance(value, np.generic) else value
-
-
-def _number(value: Any) -> Any:
-    """A NumPy scalar as a Python number, which adopts the dtype of the arrays beside it; anything else as it is."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
 def _raw(argument: Any) -> Any:
-    """The array of a Tensor, and a constant as `_number` has it."""
-    return argument.data if isinstance(argument, Tensor) else _number(argument)
-
-
-def _check_compatible(name: str, arrays: tuple[Any, ...]) -> None:
-    """One op, one device, one floating dtype: silent transfers and up-casts are refused."""
-    arrays = tuple(a for a in arrays if hasattr(a, "dtype"))
-    modules = {array_module(a).__name__ for a in arrays}
-    if len(modules) > 1:
-        raise TypeError(f"{name}: NumPy and CuPy arrays are mixed; move them to one device with minicnn.device.to")
-    dtypes = {str(a.dtype) for a in arrays if a.dtype.kind == "f"}
-    if len(dtypes) > 1:
-        raise TypeError(f"{name}: dtypes {' and '.join(sorted(dtypes))} are mixed; convert one with .astype")
-
-
-def _check_result(name: str, arrays: tuple[Any, ...], dtype: Any) -> None:
-    """An integer array beside float32 would make NumPy answer with float64."""
-    floats = {a.dtype for a in arrays if hasattr(a, "dtype") and a.dtype.kind == "f"}
-    if floats and dtype.kind == "f" and dtype not in floats:
-        given = " and ".join(str(a.dtype) for a in arrays if hasattr(a, "dtype"))
-        raise TypeError(f"{name}: {given} would make {dtype}; convert the integers with .astype")
+    """The array of a Tensor, and a constant as `as_number` has it."""
+    return argument.data if isinstance(argument, Tensor) else as_number(argument)
 
 
 @contextlib.contextmanager

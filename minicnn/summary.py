@@ -45,7 +45,7 @@ def profile(model: Module, image_size: int | None = None, in_channels: int | Non
     rows: list[Row] = []
 
     def watch(event: Event) -> None:
-        op, y = event.name.removeprefix("_"), cast(Any, event.outputs[0])
+        op, y = event.name, cast(Any, event.outputs[0])
         used = [id(array) for array in event.inputs if id(array) in owners]
         layer = owners[used[0]] if used else running[-1]
         parameters = sum(unused.pop(array, 0) for array in used)

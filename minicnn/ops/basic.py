@@ -26,11 +26,21 @@ def _shape(a: Any) -> tuple[int, ...]:
     return getattr(a, "shape", ())
 
 
-def _check_operands(op: str, a: Any, b: Any) -> None:
-    """Both arguments are arrays or numbers, and their shapes broadcast."""
+def _check_dtypes(op: str, a: Any, b: Any) -> None:
+    """Both arguments are arrays or numbers; no integer array turns float32 into float64, as NumPy would have it."""
     for argument in (a, b):
         if not hasattr(argument, "dtype") and not isinstance(argument, int | float):
             raise TypeError(f"{op}: expected arrays and numbers, got {type(argument).__name__}")
+    dtypes = [argument.dtype for argument in (a, b) if hasattr(argument, "dtype")]
+    floating = [dtype for dtype in dtypes if dtype.kind == "f"]
+    if floating and np.result_type(*dtypes) != floating[0]:
+        given = " and ".join(map(str, dtypes))
+        raise TypeError(f"{op}: {given} would make {np.result_type(*dtypes)}; convert the integers with .astype")
+
+
+def _check_operands(op: str, a: Any, b: Any) -> None:
+    """As `_check_dtypes`, and the shapes broadcast."""
+    _check_dtypes(op, a, b)
     try:
         np.broadcast_shapes(_shape(a), _shape(b))
     except ValueError:
@@ -126,6 +136,7 @@ def matmul(a: Array, b: Array) -> Forward:
 
     a (..., n, m), b (..., m, p) -> (..., n, p); leading axes broadcast. ValueError where shapes do not fit.
     """
+    _check_dtypes("matmul", a, b)
     shapes = f"(a: {_shape(a)}, b: {_shape(b)})"
     require(min(len(_shape(a)), len(_shape(b))) >= 2, f"matmul: both arguments need two axes or more {shapes}")
     require(a.shape[-1] == b.shape[-2], f"matmul: a has {a.shape[-1]} columns but b has {b.shape[-2]} rows {shapes}")

@@ -40,7 +40,7 @@ def tiny_vgg() -> layers.Module:
 
     return layers.Sequential(
         *conv(1, 8), *conv(8, 8), layers.MaxPool(2), *conv(8, 16), *conv(16, 16), layers.MaxPool(2),
-        layers.Flatten(), layers.Linear(7 * 7 * 16, 32), layers.ReLU(), layers.Linear(32, 10),
+        layers.Flatten(), layers.Linear(3 * 3 * 16, 32), layers.ReLU(), layers.Linear(32, 10),
     )  # fmt: skip
 
 
@@ -53,9 +53,9 @@ def tiny_resnet() -> layers.Module:
 def test_learns_64_images_by_heart(build, backend):
     minicnn.seed(0)
     images, labels = load("bundled").take(np.arange(64))
-    x = ((images / 255 - 0.29) / 0.35).astype(np.float32)
+    x = ((images[:, ::2, ::2] / 255 - 0.29) / 0.35).astype(np.float32)  # (64, 14, 14, 1)
     model = build()
-    optimiser = optim.Adam(model.parameters(), lr=3e-3)
+    optimiser = optim.Adam(model.parameters(), lr=5e-3)
     with kernels.use(backend):
         for _ in range(150):
             logits = model(Tensor(x))
