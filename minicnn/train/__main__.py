@@ -38,10 +38,10 @@ def main(arguments: list[str] | None = None) -> int:
     run = Run(options.out, options.model)
     if run.begin(config, resume=options.resume, overwrite=options.overwrite):
         trainer.restore(*run.read_last())
-        run.write_config(config)  # of it, epochs may have grown
         if run.is_finished(config["epochs"]):
             say(f"{run.folder}: is finished after {trainer.epochs_done} epochs; --epochs may grow")
             return 0
+        run.write_config(config)  # of it, epochs may have grown
         say(f"{run.folder}: goes on after epoch {trainer.epochs_done}")
     else:
         run.write_last(trainer.saved(), trainer.metadata())  # a disk that has no room is found now

@@ -191,6 +191,10 @@ KINDS = [
     (lambda: ops.max_pool(INTEGERS, 2), "max_pool: x must be floating point, got int64"),
     (lambda: ops.dropout(t(2), 0.5, rng=7), "dropout: rng must be a minicnn.Generator, got int"),
     (lambda: ops.add(t(2), [1.0, 2.0]), "add: expected arrays and numbers, got list"),
+    (
+        lambda: ops.matmul(Tensor(np.ones((2, 2), np.float32)), np.ones((2, 2), np.int64)),
+        "matmul: float32 and int64 would make float64; convert the integers with .astype",
+    ),
     (lambda: ops.pow(t(2), exponent=t(2)), "pow: exponent must be a number, got Tensor"),
 ]
 
