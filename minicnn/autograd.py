@@ -142,7 +142,15 @@ class Tensor(Operators):
             watcher = node.watcher() if node.watcher else None
             if watcher is not None:
                 _deposit(watcher, gy, owned=False)
-            grads = _run_backward(node, gy)
+            go_back, node.backward = node.backward, None  # type: ignore[assignment]  # with it go its activations
+            needs = tuple(parent is not None for parent in node.parents)
+            if gy is None:  # no gradient reached it: none reaches what lies below
+                grads = (None,) * len(needs)
+            else:
+                start = time.perf_counter() if _state.observers else 0.0
+                grads = tuple(g if g is None else as_array(g) for g in go_back(gy, needs))
+                _notify("backward", node.name, node, (gy,), grads, start)
+            del go_back
             for parent, g in zip(node.parents, grads, strict=True):
                 if parent is None:
                     continue
@@ -180,18 +188,6 @@ def _count_uses(root: Node | Tensor) -> dict[Node | Tensor, int]:
                 stack.append(parent)
             uses[parent] += 1
     return uses
-
-
-def _run_backward(node: Node, gy: Array | None) -> tuple[Array | None, ...]:
-    """The gradients of the node's arguments; its closure, with the activations that it holds, is gone afterwards."""
-    backward, node.backward = node.backward, None  # type: ignore[assignment]
-    if gy is None:  # no gradient reached it: none reaches what lies below
-        return (None,) * len(node.parents)
-    start = time.perf_counter() if _state.observers else 0.0
-    needs = tuple(parent is not None for parent in node.parents)
-    grads = tuple(g if g is None else as_array(g) for g in backward(gy, needs))
-    _notify("backward", node.name, node, (gy,), grads, start)
-    return grads
 
 
 def _deposit(tensor: Tensor, g: Array | None, owned: bool) -> None:
