@@ -174,22 +174,26 @@ def test_ctrl_c(tmp_path, data):
     """The real thing: a process, a signal, an exit code, and the same command again."""
     command = [
         sys.executable, "-m", "minicnn.train", "resnet-mini", "--data", str(data), "--batch-size", "12",
-        "--epochs", "10", "--schedule", "constant",
+        "--epochs", "40", "--schedule", "constant",
     ]  # fmt: skip
     stopped = subprocess.Popen(
-        [*command, "--out", tmp_path / "stopped"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "--out", tmp_path / "stopped"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a background job ignores it
     )
     for line in stopped.stdout:
-        if line.startswith("epoch 2/10"):
+        if line.startswith("epoch 2/40"):
             stopped.send_signal(signal.SIGINT)
             break
     _, error = stopped.communicate(timeout=60)
     assert stopped.returncode == 130
     assert error.startswith("interrupted; the last finished epoch is saved") and error.count("\n") == 1
     epochs = len(metrics(tmp_path / "stopped"))
-    assert 2 <= epochs < 10
+    assert 2 <= epochs < 40
 
-    command[command.index("10")] = "11"
+    command[command.index("40")] = "41"
     for out, options in (("stopped", ["--resume"]), ("whole", [])):
         finished = subprocess.run([*command, *options, "--out", tmp_path / out], capture_output=True, text=True)
         assert finished.returncode == 0, finished.stderr
