@@ -11,20 +11,10 @@ from hypothesis import strategies as st
 
 import kernels
 from minicnn import Generator, Tensor, ops
-from tests.kernels.cases import constants
 from tests.ops.calls import CALLS, labels, run
+from tests.torch_ops import F, avg_pool, batch_norm, batch_norm_eval, conv2d, max_pool, nchw, nhwc, torch
 
-torch = pytest.importorskip("torch")
-F = torch.nn.functional
 FEWER = settings.get_profile(settings.get_current_profile_name()).max_examples // 3
-
-
-def nchw(x):
-    return x.permute(0, 3, 1, 2)
-
-
-def nhwc(x):
-    return x.permute(0, 2, 3, 1)
 
 
 def positive(x):
@@ -45,29 +35,6 @@ def getitem(x, index):
     if index == slice(None, None, -2):  # PyTorch has no negative steps
         return x.flip(0)[::2]
     return x[index]
-
-
-def conv2d(x, w, b=None, *, stride=1, pad=((0, 0), (0, 0)), dilation=1, groups=1):
-    (top, bottom), (left, right) = pad
-    padded = F.pad(nchw(x), (left, right, top, bottom))
-    return nhwc(F.conv2d(padded, w.permute(3, 2, 0, 1).contiguous(), b, stride, 0, dilation, groups))
-
-
-def max_pool(x, size, stride, pad, ceil):
-    return nhwc(F.max_pool2d(nchw(x), size, stride, (pad[0][0], pad[1][0]), ceil_mode=ceil))
-
-
-def avg_pool(x, size, stride, pad, ceil, count_pad=False):
-    return nhwc(F.avg_pool2d(nchw(x), size, stride, (pad[0][0], pad[1][0]), ceil, count_pad))
-
-
-def batch_norm(x, gamma, beta, eps=1e-5):
-    return nhwc(F.batch_norm(nchw(x), None, None, gamma, beta, training=True, eps=eps))
-
-
-def batch_norm_eval(x, gamma, beta):
-    mean, var = (torch.from_numpy(a) for a in constants(x.detach().numpy()))
-    return nhwc(F.batch_norm(nchw(x), mean, var, gamma, beta, training=False))
 
 
 def cross_entropy(x, probabilities, **options):
