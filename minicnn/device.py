@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import numpy as np
@@ -75,3 +76,24 @@ def threads() -> int:
     from kernels.cpu import threads
 
     return threads.count()
+
+
+def release_memory() -> None:
+    """Give memory that the CPU kernels keep for their next arrays, and that no array uses now, back to the system."""
+    from kernels.cpu import memory
+
+    memory.release()
+
+
+def keep_pages() -> bool:
+    """Make the C library keep the memory of large arrays that are freed, for the whole process; True if it obeys.
+
+    The kernels' own arrays lie in memory that is kept anyway. This is for a program whose other code allocates large
+    NumPy arrays again and again: fresh pages cost more than most arithmetic on them. glibc only, and for good.
+    """
+    TRIM_THRESHOLD, MMAP_MAX = -1, -4  # mallopt's names for: when to shrink the heap, and how many arrays outside it
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library
+        return False
+    return all(mallopt(option, value) for option, value in ((MMAP_MAX, 0), (TRIM_THRESHOLD, 2**31 - 1)))

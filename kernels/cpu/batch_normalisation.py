@@ -10,6 +10,7 @@ import numpy as np
 
 from kernels.cpu.compile import compiled
 from kernels.cpu.layout import rows_of
+from kernels.cpu.memory import empty
 from kernels.cpu.threads import parallel
 
 CHUNK = 32_768  # elements: a chunk that is read twice comes out of the core's own cache the second time
@@ -104,7 +105,7 @@ def bn_relu(
 
 def _normalise(x, gamma, beta, mean, var, residual, eps, relu) -> np.ndarray:
     rows = rows_of(x)
-    y = np.empty_like(rows)
+    y = empty(rows.shape, rows.dtype)
     residual = None if residual is None else rows_of(residual)
     parallel(normalise, len(rows), rows, mean, gamma * _inv_std(var, eps), beta, residual, relu, y, cost=rows.shape[1])
     return y.reshape(x.shape)
@@ -172,7 +173,7 @@ def _batch_norm_grad(gy, y, x, gamma, mean, var, eps, *, training):
     """With y, gy is masked by y > 0 first, and returned so as the last of the four."""
     shape = x.shape
     gy, x, y = rows_of(gy), rows_of(x), None if y is None else rows_of(y)
-    g = gy if y is None else np.empty_like(gy)
+    g = gy if y is None else empty(gy.shape, gy.dtype)
     P, C = x.shape
     chunks, rows = _chunks(x)
     sums, products = np.empty((2, chunks, C), x.dtype)
@@ -182,7 +183,7 @@ def _batch_norm_grad(gy, y, x, gamma, mean, var, eps, *, training):
     gbeta, ggamma = _total(sums), _total(products) * inv_std
     ggamma, gbeta = ggamma.astype(x.dtype), gbeta.astype(x.dtype)
     through_mean, through_var = (gbeta / P, inv_std * ggamma / P) if training else (None, None)
-    gx = np.empty_like(x)
+    gx = empty(x.shape, x.dtype)
     parallel(input_grad, P, g, x, mean, gamma * inv_std, through_mean, through_var, gx, cost=C)
     return gx.reshape(shape), ggamma, gbeta, g.reshape(shape)
 

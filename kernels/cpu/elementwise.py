@@ -9,13 +9,14 @@ import numpy as np
 from kernels import reference
 from kernels.cpu.compile import compiled
 from kernels.cpu.layout import vector_of
+from kernels.cpu.memory import empty
 from kernels.cpu.pieces import by_pieces
 from kernels.cpu.threads import parallel
 
 
 def relu(x: np.ndarray) -> np.ndarray:
     """max(x, 0); a NaN stays a NaN."""
-    y = np.empty(x.shape, x.dtype)
+    y = empty(x.shape, x.dtype)
     parallel(clip_below, x.size, vector_of(x), y.reshape(-1))
     return y
 
@@ -29,7 +30,7 @@ def clip_below(begin, end, x, y):
 
 def relu_grad(gy: np.ndarray, y: np.ndarray) -> np.ndarray:
     """gy where y > 0, else 0."""
-    gx = np.empty(y.shape, gy.dtype)
+    gx = empty(y.shape, gy.dtype)
     parallel(mask, y.size, vector_of(gy), vector_of(y), gx.reshape(-1))
     return gx
 
@@ -63,6 +64,6 @@ def tanh_grad(gy: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _as_reference(f: Callable, *arrays: np.ndarray) -> np.ndarray:
-    result = np.empty(arrays[0].shape, arrays[0].dtype)
+    result = empty(arrays[0].shape, arrays[0].dtype)
     by_pieces(f, (result.reshape(-1),), *map(vector_of, arrays))
     return result

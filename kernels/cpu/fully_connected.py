@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from kernels.cpu import blas
+from kernels.cpu.memory import empty
 from kernels.cpu.threads import parallel
 
 STRIP = 512  # columns
@@ -15,7 +16,7 @@ STRIP = 512  # columns
 
 def linear(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
     """y = x @ w + b."""
-    y = np.empty((len(x), w.shape[1]), x.dtype)
+    y = empty((len(x), w.shape[1]), x.dtype)
     _multiply(x, w, y)
     if b is not None:
         y += b
@@ -24,14 +25,14 @@ def linear(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> np.ndar
 
 def linear_input_grad(gy: np.ndarray, w: np.ndarray) -> np.ndarray:
     """gx = gy @ wᵀ."""
-    gx = np.empty((len(gy), w.shape[0]), gy.dtype)
+    gx = empty((len(gy), w.shape[0]), gy.dtype)
     _multiply(gy, w.T, gx)
     return gx
 
 
 def linear_weight_grad(gy: np.ndarray, x: np.ndarray) -> np.ndarray:
     """gw = xᵀ @ gy, computed as gwᵀ = gyᵀ @ x: strips of gw's rows, which lie in one piece."""
-    gw = np.empty((x.shape[1], gy.shape[1]), gy.dtype)
+    gw = empty((x.shape[1], gy.shape[1]), gy.dtype)
     _multiply(gy.T, x, gw.T)
     return gw
 

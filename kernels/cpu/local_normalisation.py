@@ -12,12 +12,13 @@ import numpy as np
 
 from kernels.cpu.compile import compiled
 from kernels.cpu.layout import rows_of
+from kernels.cpu.memory import empty
 from kernels.cpu.threads import parallel
 
 
 def lrn(x: np.ndarray, *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0) -> np.ndarray:
     """y = x·s^(−beta) in one pass."""
-    y = np.empty(x.shape, x.dtype)
+    y = empty(x.shape, x.dtype)
     x, options = rows_of(x), map(x.dtype.type, (alpha, beta, k))
     parallel(lrn_rows, len(x), x, size // 2, *options, rows_of(y), cost=size * x.shape[1])
     return y
@@ -37,7 +38,7 @@ def lrn_grad(
     gy: np.ndarray, x: np.ndarray, *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0
 ) -> np.ndarray:
     """gx in one pass; s is computed again."""
-    gx = np.empty(x.shape, x.dtype)
+    gx = empty(x.shape, x.dtype)
     x, options = rows_of(x), map(x.dtype.type, (alpha, beta, k))
     parallel(lrn_grad_rows, len(x), rows_of(gy), x, size // 2, *options, rows_of(gx), cost=2 * size * x.shape[1])
     return gx

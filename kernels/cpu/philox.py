@@ -11,6 +11,7 @@ import numpy as np
 
 from kernels.cpu.compile import compiled
 from kernels.cpu.layout import vector_of
+from kernels.cpu.memory import empty
 from kernels.cpu.threads import parallel
 
 
@@ -20,7 +21,7 @@ def dropout(x: np.ndarray, p: float, key: tuple[int, int, int]) -> np.ndarray:
         return x.copy()
     seed, layer, step = (np.uint64(word) for word in key)
     threshold = np.uint64(math.ceil(p * 2**24))
-    y = np.empty(x.shape, x.dtype)
+    y = empty(x.shape, x.dtype)
     blocks = -(-x.size // 4)
     parallel(drop, blocks, vector_of(x), seed, layer, step, threshold, x.dtype.type(1 - p), y.reshape(-1), cost=64)
     return y

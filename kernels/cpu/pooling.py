@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from kernels.cpu.compile import compiled
+from kernels.cpu.memory import empty
 from kernels.cpu.threads import parallel
 from kernels.geometry import Axis, Padding, Pair, windows
 
@@ -19,8 +20,8 @@ def max_pool(
     """y and winners (N, OH, OW, C): the largest element of each window, and its tap kh·KW + kw."""
     x = np.ascontiguousarray(x)
     rows, cols = windows(x.shape, size, stride, pad, ceil=ceil)
-    y = np.empty((len(x), rows.outputs, cols.outputs, x.shape[3]), x.dtype)
-    winners = np.empty(y.shape, np.uint8 if rows.size * cols.size <= 256 else np.int32)
+    y = empty((len(x), rows.outputs, cols.outputs, x.shape[3]), x.dtype)
+    winners = empty(y.shape, np.uint8 if rows.size * cols.size <= 256 else np.int32)
     parallel(max_rows, len(x) * rows.outputs, x, rows, cols, y, winners, cost=rows.size * cols.size * y[0, 0].size)
     return y, winners
 
@@ -61,7 +62,7 @@ def max_pool_grad(
     """gx: each input gets the gradients of the windows that it won."""
     gy, winners = np.ascontiguousarray(gy), np.ascontiguousarray(winners)
     rows, cols = windows(x_shape, size, stride, pad, ceil=ceil)
-    gx = np.empty(x_shape, gy.dtype)
+    gx = empty(x_shape, gy.dtype)
     cost = rows.size * cols.size * gy[0, 0].size // rows.stride
     parallel(max_grad_rows, x_shape[0] * x_shape[1], gy, winners, rows, cols, gx, cost=cost)
     return gx
@@ -99,7 +100,7 @@ def avg_pool(
     """The mean of each window (N, OH, OW, C)."""
     x = np.ascontiguousarray(x)
     rows, cols = windows(x.shape, size, stride, pad, ceil=ceil)
-    y = np.empty((len(x), rows.outputs, cols.outputs, x.shape[3]), x.dtype)
+    y = empty((len(x), rows.outputs, cols.outputs, x.shape[3]), x.dtype)
     shares = _shares(rows, cols, count_pad, x.dtype)
     parallel(mean_rows, len(x) * rows.outputs, x, rows, cols, shares, y, cost=rows.size * cols.size * y[0, 0].size)
     return y
@@ -148,7 +149,7 @@ def avg_pool_grad(
     """gx: each input gets its share of the gradients of all windows that hold it."""
     gy = np.ascontiguousarray(gy)
     rows, cols = windows(x_shape, size, stride, pad, ceil=ceil)
-    gx = np.empty(x_shape, gy.dtype)
+    gx = empty(x_shape, gy.dtype)
     shares = _shares(rows, cols, count_pad, gy.dtype)
     cost = rows.size * cols.size * gy[0, 0].size // rows.stride
     parallel(mean_grad_rows, x_shape[0] * x_shape[1], gy, rows, cols, shares, gx, cost=cost)
@@ -175,7 +176,7 @@ def mean_grad_rows(begin, end, gy, rows, cols, shares, gx):
 def global_avg_pool(x: np.ndarray) -> np.ndarray:
     """The mean of each channel over the map (N, C)."""
     N, H, W, C = x.shape
-    y = np.empty((N, C), x.dtype)
+    y = empty((N, C), x.dtype)
     parallel(map_means, N, np.ascontiguousarray(x).reshape(N, H * W, C), y, cost=H * W * C)
     return y
 
@@ -195,7 +196,7 @@ def map_means(begin, end, x, y):
 def global_avg_pool_grad(gy: np.ndarray, x_shape: tuple[int, ...]) -> np.ndarray:
     """gx: gy / (H·W) at every position."""
     N, H, W, C = x_shape
-    gx = np.empty(x_shape, gy.dtype)
+    gx = empty(x_shape, gy.dtype)
     parallel(spread, N, gy / (H * W), gx.reshape(N, H * W, C), cost=H * W * C)
     return gx
 
