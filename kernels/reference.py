@@ -34,7 +34,7 @@ __all__ = [  # noqa: RUF022, by topic
     "concat", "concat_grad", "pad_channels", "pad_channels_grad", "subsample", "subsample_grad",
     "softmax", "softmax_grad", "cross_entropy", "cross_entropy_grad",
     "dropout",
-    "sgd_update", "rmsprop_update", "adam_update", "ema_update",
+    "sgd_update", "rmsprop_update", "adam_update", "ema_update", "sum_update",
 ]
 # fmt: on
 
@@ -742,3 +742,8 @@ def ema_update(average: Array, w: Array, *, decay: float) -> None:
     """Let the average follow the weights: average = decay·average + (1 − decay)·w."""
     average *= decay
     average += (1 - decay) * w
+
+
+def sum_update(total: Array, g: Array) -> None:
+    """Add one more contribution to a gradient: total += g."""
+    total += g

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+import kernels
 from kernels import array_module
 from minicnn._mixing import as_array, as_number, check_compatible
 from minicnn.operators import Operators
@@ -155,13 +156,8 @@ class Tensor(Operators):
                 if parent is None:
                     continue
                 if g is not None:
-                    if parent not in pending:  # the first contribution is borrowed, unless nobody else can hold it
-                        alone = g is not gy and g.base is None and sum(g is other for other in grads) == 1
-                        pending[parent] = (g, alone)
-                    elif pending[parent][1]:  # later ones are added in place, once the buffer is ours
-                        pending[parent][0].__iadd__(g)
-                    else:
-                        pending[parent] = (as_array(pending[parent][0] + g), True)
+                    alone = g is not gy and not _is_view(g) and sum(g is other for other in grads) == 1
+                    pending[parent] = _sum(*pending[parent], g, alone) if parent in pending else (g, alone)
                 uses[parent] -= 1
                 if uses[parent] == 0:
                     ready.append(parent)
@@ -190,6 +186,21 @@ def _count_uses(root: Node | Tensor) -> dict[Node | Tensor, int]:
     return uses
 
 
+def _is_view(array: Array) -> bool:
+    """Whether its memory belongs to another array."""
+    return isinstance(array.base, type(array))
+
+
+def _sum(total: Array, total_owned: bool, g: Array, g_owned: bool) -> tuple[Array, bool]:
+    """total + g: in the memory of either, if nobody else can hold it, otherwise in new memory, which is ours then."""
+    if not total_owned:
+        total, g, total_owned = g, total, g_owned
+    if not total_owned:
+        return as_array(total + g), True
+    kernels.of(total).sum_update(total, g)
+    return total, True
+
+
 def _deposit(tensor: Tensor, g: Array | None, owned: bool) -> None:
     """Add g to tensor.grad, which never shares memory with any other array."""
     if g is None:
@@ -197,7 +208,7 @@ def _deposit(tensor: Tensor, g: Array | None, owned: bool) -> None:
     if tensor.grad is None:
         tensor.grad = g if owned else g.copy()
     else:
-        tensor.grad += g
+        kernels.of(g).sum_update(tensor.grad, g)
 
 
 def _notify(phase: str, name: str, node: Node | None, inputs: tuple, outputs: tuple, start: float) -> None:

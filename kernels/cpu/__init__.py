@@ -25,7 +25,7 @@ from kernels.cpu.fully_connected import linear, linear_input_grad, linear_weight
 from kernels.cpu.joining import concat, concat_grad
 from kernels.cpu.local_normalisation import lrn, lrn_grad
 from kernels.cpu.loss import cross_entropy, cross_entropy_grad, softmax, softmax_grad
-from kernels.cpu.optimisers import adam_update, ema_update, rmsprop_update, sgd_update
+from kernels.cpu.optimisers import adam_update, ema_update, rmsprop_update, sgd_update, sum_update
 from kernels.cpu.philox import dropout
 from kernels.cpu.pooling import (
     avg_pool,

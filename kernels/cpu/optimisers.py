@@ -1,4 +1,4 @@
-"""Optimiser steps in one pass over the weights, where array code takes one for each of its operations."""
+"""Optimiser steps in one pass over the weights, where array code takes one for each of its operations; and sums."""
 
 from __future__ import annotations
 
@@ -120,3 +120,14 @@ def ema_update(average: np.ndarray, w: np.ndarray, *, decay: float) -> None:
 def ema(begin, end, w, average, decay, rest):
     for i in range(begin, end):
         average[i] = decay * average[i] + rest * w[i]
+
+
+def sum_update(total: np.ndarray, g: np.ndarray) -> None:
+    """total += g."""
+    _update(add, (total,), g)
+
+
+@compiled
+def add(begin, end, g, total):
+    for i in range(begin, end):
+        total[i] += g[i]

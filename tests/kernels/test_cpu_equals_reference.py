@@ -188,6 +188,16 @@ def test_moving_average(dtype, reference):
     same(ours, theirs, DTYPES[dtype])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(), (7,), (3, 5, 4)])
+def test_sum_in_place(dtype, shape, reference):
+    g = spread(np.random.default_rng(0), shape).astype(dtype)
+    ours, theirs = g.T.copy().T, g.copy()
+    cpu.sum_update(ours, g)
+    reference.sum_update(theirs, g)
+    same(ours, theirs, 0)
+
+
 @pytest.mark.parametrize("axis", [0, 1, -1])
 def test_concat_along_any_axis(axis, reference):
     x = spread(np.random.default_rng(0), (2, 3, 4, 5))
