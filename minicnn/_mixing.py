@@ -25,6 +25,6 @@ def check_compatible(name: str, arrays: tuple[Any, ...]) -> None:
     modules = {array_module(a).__name__ for a in arrays}
     if len(modules) > 1:
         raise TypeError(f"{name}: NumPy and CuPy arrays are mixed; move them to one device with minicnn.device.to")
-    dtypes = {str(a.dtype) for a in arrays if a.dtype.kind == "f"}
+    dtypes = {a.dtype for a in arrays if a.dtype.kind == "f"}
     if len(dtypes) > 1:
-        raise TypeError(f"{name}: dtypes {' and '.join(sorted(dtypes))} are mixed; convert one with .astype")
+        raise TypeError(f"{name}: dtypes {' and '.join(sorted(map(str, dtypes)))} are mixed; convert one with .astype")

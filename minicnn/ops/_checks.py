@@ -31,7 +31,8 @@ def vector(op: str, name: str, v: Any, like: Any, length: int, of_what: str) -> 
     """`v` has one element for each channel, in the dtype of the array `like`."""
     array(op, name, v, "(...)")
     require(v.shape == (length,), f"{op}: {name} must be ({length},), one for each {of_what}, got shape {v.shape}")
-    require(v.dtype == like.dtype, f"{op}: {name} is {v.dtype} but x is {like.dtype}; convert one with .astype")
+    if v.dtype != like.dtype:
+        raise ValueError(f"{op}: {name} is {v.dtype} but x is {like.dtype}; convert one with .astype")
 
 
 def _from(least: int) -> Callable[[Any], bool]:
