@@ -47,8 +47,8 @@ def parallel(task: Callable[..., None], n: int, *args: Any, cost: int = 1) -> No
     if threads <= 1:
         task(0, n, *args)
         return
-    # More parts than threads: one that is held up by something else on the machine does fewer of them.
-    parts = min(n, 4 * threads)
+    # More parts than threads, if they are long: one that is held up by something else on the machine does fewer.
+    parts = min(n, 4 * threads, max(threads, n * cost // (4 * WORTHWHILE)))
     job = _Job(task, args, [(n * i // parts, n * (i + 1) // parts) for i in range(parts)])
     _pool.call(job, helpers=threads - 1)
     job.finish()
