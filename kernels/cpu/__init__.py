@@ -35,3 +35,4 @@ from kernels.cpu.pooling import (
     max_pool,
     max_pool_grad,
 )
+from kernels.cpu.shortcut import pad_channels, subsample, subsample_grad

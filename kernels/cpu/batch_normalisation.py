@@ -1,6 +1,9 @@
-"""Batch normalisation and sums over pixels: maps are read as (P, C), a row for each of their P = N·H·W pixels.
+"""Batch normalisation and sums over pixels: maps are read as (R, W), lines of W = k·C numbers, k pixels in a line.
 
-A sum over pixels is taken over chunks of rows first, all of them of a size that the shape alone decides, then over the
+Where there are few channels, a line of several pixels keeps more vectors busy at once than one pixel has. What belongs
+to a channel is repeated k times along it, and what is summed is k times as many sums.
+
+A sum over pixels is taken over chunks of lines first, all of them of a size that the shape alone decides, then over the
 chunks, in order and in float64: the same bits with any number of threads, and float32 never adds more than 512 numbers.
 """
 
@@ -9,77 +12,119 @@ from __future__ import annotations
 import numpy as np
 
 from kernels.cpu.compile import compiled
-from kernels.cpu.layout import rows_of
 from kernels.cpu.memory import empty
 from kernels.cpu.threads import parallel
 
+WIDE = 128  # numbers in a line, at least, if the pixels divide into such lines
 CHUNK = 32_768  # elements: a chunk that is read twice comes out of the core's own cache the second time
 
 
-def _chunks(x: np.ndarray) -> tuple[int, int]:
-    """How many chunks x (P, C) has, and the rows of each but the last."""
-    rows = min(512, max(1, CHUNK // x.shape[1]))
-    return -(-len(x) // rows), rows
+def _pixels_per_line(x: np.ndarray) -> int:
+    pixels, C, k = x.size // x.shape[-1], x.shape[-1], 1
+    while k * C < WIDE and pixels % (2 * k) == 0:
+        k *= 2
+    return k
+
+
+def _lines_of(x: np.ndarray, k: int) -> np.ndarray:
+    """(..., C) as (R, k·C); x is only copied if it does not lie in one piece."""
+    return np.ascontiguousarray(x).reshape(-1, k * x.shape[-1])
+
+
+def _chunks(lines: np.ndarray) -> tuple[int, int]:
+    """How many chunks of lines there are, and the lines of each but the last."""
+    rows = min(512, max(1, CHUNK // lines.shape[1]))
+    return -(-len(lines) // rows), rows
 
 
 def bias_grad(gy: np.ndarray) -> np.ndarray:
     """Σ gy over all pixels, (O,)."""
-    gy = rows_of(gy)
-    chunks, rows = _chunks(gy)
-    sums = np.empty((chunks, gy.shape[1]), gy.dtype)
-    parallel(column_sums, chunks, gy, rows, sums, cost=rows * gy.shape[1])
-    return _total(sums).astype(gy.dtype)
+    lines = _lines_of(gy, _pixels_per_line(gy))
+    chunks, rows = _chunks(lines)
+    sums = np.empty((chunks, lines.shape[1]), gy.dtype)
+    parallel(column_sums, chunks, lines, rows, sums, cost=rows * lines.shape[1])
+    return _total(sums, gy.shape[-1])
 
 
-def _total(sums: np.ndarray) -> np.ndarray:
-    return sums.sum(axis=0, dtype=np.float64)
+def _total(sums: np.ndarray, C: int) -> np.ndarray:
+    """The sum of each channel over all chunks, and over the pixels of a line."""
+    total = np.zeros(C, np.float64)
+    add_chunks(sums.reshape(-1, C), total)
+    return total.astype(sums.dtype)
+
+
+@compiled
+def add_chunks(sums, total):
+    chunks, C = sums.shape
+    for chunk in range(chunks):
+        for c in range(C):
+            total[c] += sums[chunk, c]
 
 
 @compiled
 def column_sums(begin, end, x, rows, sums):
-    P, C = x.shape
+    R, W = x.shape
     for chunk in range(begin, end):
         total = sums[chunk]
         total[:] = 0
-        for p in range(chunk * rows, min(P, (chunk + 1) * rows)):
-            for c in range(C):
-                total[c] += x[p, c]
+        for r in range(chunk * rows, min(R, (chunk + 1) * rows)):
+            for i in range(W):
+                total[i] += x[r, i]
 
 
 def batch_norm_stats(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(mean, var) of each channel in one pass through memory.
 
-    Each chunk is read for its mean, then, from cache, for its squared deviations from that mean. With n rows of mean m
-    and sum of squares S in each chunk, M rows in all:  mean = Σ n m / M,  var = Σ (S + n (m − mean)²) / M.
+    Each chunk is read for its mean, then, from cache, for its squared deviations from it. With n pixels of mean m
+    and sum of squares S in each chunk, M pixels in all:  mean = Σ n m / M,  var = Σ (S + n (m − mean)²) / M.
     """
-    x = rows_of(x)
-    chunks, rows = _chunks(x)
-    means, squares = np.empty((2, chunks, x.shape[1]), x.dtype)
-    parallel(chunk_stats, chunks, x, rows, means, squares, cost=2 * rows * x.shape[1])
-    n = np.full((chunks, 1), rows, np.float64)
-    n[-1] = len(x) - (chunks - 1) * rows
-    mean = _total(n * means) / len(x)
-    var = _total(squares + n * (means - mean) ** 2) / len(x)
+    C, k = x.shape[-1], _pixels_per_line(x)
+    lines = _lines_of(x, k)
+    chunks, rows = _chunks(lines)
+    means, squares = np.empty((2, chunks, k * C), x.dtype)
+    parallel(chunk_stats, chunks, lines, rows, means, squares, cost=2 * rows * k * C)
+    mean, var = np.zeros((2, C), np.float64)
+    merge_stats(means.reshape(chunks, k, C), squares.reshape(chunks, k, C), rows, len(lines), mean, var)
     return mean.astype(x.dtype), var.astype(x.dtype)
 
 
 @compiled
 def chunk_stats(begin, end, x, rows, means, squares):
-    P, C = x.shape
+    R, W = x.shape
     for chunk in range(begin, end):
-        first, last = chunk * rows, min(P, (chunk + 1) * rows)
+        first, last = chunk * rows, min(R, (chunk + 1) * rows)
         mean, square = means[chunk], squares[chunk]
         mean[:] = 0
         square[:] = 0
-        for p in range(first, last):
+        for r in range(first, last):
+            for i in range(W):
+                mean[i] += x[r, i]
+        for i in range(W):
+            mean[i] /= last - first
+        for r in range(first, last):
+            for i in range(W):
+                deviation = x[r, i] - mean[i]
+                square[i] += deviation * deviation
+
+
+@compiled
+def merge_stats(means, squares, rows, lines, mean, var):
+    chunks, k, C = means.shape
+    for chunk in range(chunks):
+        n = min(rows, lines - chunk * rows)
+        for i in range(k):
             for c in range(C):
-                mean[c] += x[p, c]
-        for c in range(C):
-            mean[c] /= last - first
-        for p in range(first, last):
+                mean[c] += n * means[chunk, i, c]
+    for c in range(C):
+        mean[c] /= lines * k
+    for chunk in range(chunks):
+        n = min(rows, lines - chunk * rows)
+        for i in range(k):
             for c in range(C):
-                deviation = x[p, c] - mean[c]
-                square[c] += deviation * deviation
+                deviation = means[chunk, i, c] - mean[c]
+                var[c] += squares[chunk, i, c] + n * deviation * deviation
+    for c in range(C):
+        var[c] /= lines * k
 
 
 def batch_norm(
@@ -104,10 +149,11 @@ def bn_relu(
 
 
 def _normalise(x, gamma, beta, mean, var, residual, eps, relu) -> np.ndarray:
-    rows = rows_of(x)
-    y = empty(rows.shape, rows.dtype)
-    residual = None if residual is None else rows_of(residual)
-    parallel(normalise, len(rows), rows, mean, gamma * _inv_std(var, eps), beta, residual, relu, y, cost=rows.shape[1])
+    k = _pixels_per_line(x)
+    lines, residual = _lines_of(x, k), None if residual is None else _lines_of(residual, k)
+    mean, scale, beta = (np.tile(v, k) for v in (mean, gamma * _inv_std(var, eps), beta))
+    y = empty(lines.shape, x.dtype)
+    parallel(normalise, len(lines), lines, mean, scale, beta, residual, relu, y, cost=lines.shape[1])
     return y.reshape(x.shape)
 
 
@@ -117,14 +163,14 @@ def _inv_std(var: np.ndarray, eps: float) -> np.ndarray:
 
 @compiled
 def normalise(begin, end, x, mean, scale, beta, residual, relu, y):
-    C = x.shape[1]
+    W = x.shape[1]
     zero = x.dtype.type(0)
-    for p in range(begin, end):
-        for c in range(C):
-            v = (x[p, c] - mean[c]) * scale[c] + beta[c]
+    for r in range(begin, end):
+        for i in range(W):
+            v = (x[r, i] - mean[i]) * scale[i] + beta[i]
             if residual is not None:  # decided when this is compiled: None has a type of its own
-                v += residual[p, c]
-            y[p, c] = zero if relu and v < zero else v
+                v += residual[r, i]
+            y[r, i] = zero if relu and v < zero else v
 
 
 def batch_norm_grad(
@@ -171,50 +217,48 @@ def bn_relu_eval_grad(
 
 def _batch_norm_grad(gy, y, x, gamma, mean, var, eps, *, training):
     """With y, gy is masked by y > 0 first, and returned so as the last of the four."""
-    shape = x.shape
-    gy, x, y = rows_of(gy), rows_of(x), None if y is None else rows_of(y)
+    shape, C, k = x.shape, x.shape[-1], _pixels_per_line(x)
+    gy, x, y = _lines_of(gy, k), _lines_of(x, k), None if y is None else _lines_of(y, k)
     g = gy if y is None else empty(gy.shape, gy.dtype)
-    P, C = x.shape
     chunks, rows = _chunks(x)
-    sums, products = np.empty((2, chunks, C), x.dtype)
-    parallel(grad_sums, chunks, gy, y, x, mean, rows, g, sums, products, cost=2 * rows * C)
-
-    inv_std = _inv_std(var, eps)
-    gbeta, ggamma = _total(sums), _total(products) * inv_std
-    ggamma, gbeta = ggamma.astype(x.dtype), gbeta.astype(x.dtype)
-    through_mean, through_var = (gbeta / P, inv_std * ggamma / P) if training else (None, None)
+    sums, products = np.empty((2, chunks, k * C), x.dtype)
+    mean, inv_std = np.tile(mean, k), _inv_std(var, eps)
+    parallel(grad_sums, chunks, gy, y, x, mean, rows, g, sums, products, cost=2 * rows * k * C)
+    gbeta, ggamma = _total(sums, C), _total(products, C) * inv_std
+    P = len(x) * k
+    through = (np.tile(gbeta / P, k), np.tile(inv_std * ggamma / P, k)) if training else (None, None)
     gx = empty(x.shape, x.dtype)
-    parallel(input_grad, P, g, x, mean, gamma * inv_std, through_mean, through_var, gx, cost=C)
+    parallel(input_grad, len(x), g, x, mean, np.tile(gamma * inv_std, k), *through, gx, cost=k * C)
     return gx.reshape(shape), ggamma, gbeta, g.reshape(shape)
 
 
 @compiled
 def grad_sums(begin, end, gy, y, x, mean, rows, g, sums, products):
     """For each chunk Σ g and Σ g·(x − mean); with y, g = gy where y > 0, else 0."""
-    P, C = x.shape
+    R, W = x.shape
     zero = x.dtype.type(0)
     for chunk in range(begin, end):
         total, product = sums[chunk], products[chunk]
         total[:] = 0
         product[:] = 0
-        for p in range(chunk * rows, min(P, (chunk + 1) * rows)):
+        for r in range(chunk * rows, min(R, (chunk + 1) * rows)):
             if y is not None:
-                for c in range(C):
-                    v = gy[p, c]
-                    g[p, c] = v if y[p, c] > zero else zero
-            for c in range(C):
-                total[c] += g[p, c]
-            for c in range(C):
-                product[c] += g[p, c] * (x[p, c] - mean[c])
+                for i in range(W):
+                    v = gy[r, i]
+                    g[r, i] = v if y[r, i] > zero else zero
+            for i in range(W):
+                total[i] += g[r, i]
+            for i in range(W):
+                product[i] += g[r, i] * (x[r, i] - mean[i])
 
 
 @compiled
 def input_grad(begin, end, g, x, mean, scale, through_mean, through_var, gx):
     """gx = scale·(g − Σg/P − x̂·Σgx̂/P); without the sums, which are what flows through the statistics, scale·g."""
-    C = x.shape[1]
-    for p in range(begin, end):
-        for c in range(C):
-            v = g[p, c]
+    W = x.shape[1]
+    for r in range(begin, end):
+        for i in range(W):
+            v = g[r, i]
             if through_mean is not None:
-                v -= through_mean[c] + (x[p, c] - mean[c]) * through_var[c]
-            gx[p, c] = scale[c] * v
+                v -= through_mean[i] + (x[r, i] - mean[i]) * through_var[i]
+            gx[r, i] = scale[i] * v

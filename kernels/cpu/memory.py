@@ -31,8 +31,7 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> np.ndarray:
     if array is not None:
         return array
     raw = np.empty(size + CACHE_LINE, np.uint8)
-    start = -raw.ctypes.data % CACHE_LINE
-    return raw[start : start + size].view(dtype).reshape(shape)
+    return np.ndarray(shape, dtype, raw, offset=-raw.ctypes.data % CACHE_LINE)
 
 
 def scratch(name: str, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> np.ndarray:
@@ -44,7 +43,7 @@ def scratch(name: str, shape: tuple[int, ...], dtype: DTypeLike = np.float32) ->
     buffer = _scratch.buffers.get(name)
     if buffer is None or buffer.size < size:
         buffer = _scratch.buffers[name] = empty((size,), np.uint8)
-    return buffer[:size].view(dtype).reshape(shape)
+    return np.ndarray(shape, dtype, buffer)
 
 
 def release() -> None:
