@@ -31,6 +31,11 @@ def _lines_of(x: np.ndarray, k: int) -> np.ndarray:
     return np.ascontiguousarray(x).reshape(-1, k * x.shape[-1])
 
 
+def _along_line(v: np.ndarray, k: int) -> np.ndarray:
+    """v (C,) k times, (k·C,)."""
+    return v if k == 1 else np.concatenate((v,) * k)
+
+
 def _chunks(lines: np.ndarray) -> tuple[int, int]:
     """How many chunks of lines there are, and the lines of each but the last."""
     rows = min(512, max(1, CHUNK // lines.shape[1]))
@@ -151,7 +156,7 @@ def bn_relu(
 def _normalise(x, gamma, beta, mean, var, residual, eps, relu) -> np.ndarray:
     k = _pixels_per_line(x)
     lines, residual = _lines_of(x, k), None if residual is None else _lines_of(residual, k)
-    mean, scale, beta = (np.tile(v, k) for v in (mean, gamma * _inv_std(var, eps), beta))
+    mean, scale, beta = (_along_line(v, k) for v in (mean, gamma * _inv_std(var, eps), beta))
     y = empty(lines.shape, x.dtype)
     parallel(normalise, len(lines), lines, mean, scale, beta, residual, relu, y, cost=lines.shape[1])
     return y.reshape(x.shape)
@@ -222,13 +227,13 @@ def _batch_norm_grad(gy, y, x, gamma, mean, var, eps, *, training):
     g = gy if y is None else empty(gy.shape, gy.dtype)
     chunks, rows = _chunks(x)
     sums, products = np.empty((2, chunks, k * C), x.dtype)
-    mean, inv_std = np.tile(mean, k), _inv_std(var, eps)
+    mean, inv_std = _along_line(mean, k), _inv_std(var, eps)
     parallel(grad_sums, chunks, gy, y, x, mean, rows, g, sums, products, cost=2 * rows * k * C)
     gbeta, ggamma = _total(sums, C), _total(products, C) * inv_std
     P = len(x) * k
-    through = (np.tile(gbeta / P, k), np.tile(inv_std * ggamma / P, k)) if training else (None, None)
+    through = (_along_line(gbeta / P, k), _along_line(inv_std * ggamma / P, k)) if training else (None, None)
     gx = empty(x.shape, x.dtype)
-    parallel(input_grad, len(x), g, x, mean, np.tile(gamma * inv_std, k), *through, gx, cost=k * C)
+    parallel(input_grad, len(x), g, x, mean, _along_line(gamma * inv_std, k), *through, gx, cost=k * C)
     return gx.reshape(shape), ggamma, gbeta, g.reshape(shape)
 
 
