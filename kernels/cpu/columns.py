@@ -149,10 +149,11 @@ def conv2d_weight_grad(
 @compiled
 def add_partial(begin, end, partial, total):
     """total = the rows of partial, added in order."""
-    for i in range(begin, end):
+    partial, total = partial[:, begin:end], total[begin:end]  # indices from 0 on: see elementwise.py
+    for i in range(len(total)):
         total[i] = partial[0, i]
     for run in range(1, len(partial)):
-        for i in range(begin, end):
+        for i in range(len(total)):
             total[i] += partial[run, i]
 
 

@@ -1,4 +1,8 @@
-"""Optimiser steps in one pass over the weights, where array code takes one for each of its operations; and sums."""
+"""Optimiser steps in one pass over the weights, where array code takes one for each of its operations; and sums.
+
+Threads share out pieces of one size: a division on SIMD lanes and one by itself may round differently, and which
+elements are left over for the latter must not depend on the number of threads.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +14,23 @@ from kernels.cpu.compile import compiled
 from kernels.cpu.layout import vector_of
 from kernels.cpu.threads import parallel
 
+PIECE = 1024  # elements
+
 
 def _update(kernel: Callable, changed: tuple[np.ndarray | None, ...], g: np.ndarray, *numbers: float) -> None:
-    """Call kernel(begin, end, g, *changed, *numbers) on vectors; it writes to the arrays `changed`.
+    """Call kernel(g, *changed, *numbers) on pieces of vectors; it writes to the arrays `changed`.
 
     The numbers take g's dtype: with Python's own, float32 arithmetic would go through float64.
     """
-    vectors = [a if a is None else vector_of(a) for a in changed]
-    parallel(kernel, g.size, vector_of(g), *vectors, *map(g.dtype.type, numbers))
-    for array, vector in zip(changed, vectors, strict=True):
+    vectors = [a if a is None else vector_of(a) for a in (g, *changed)]
+    scalars = [g.dtype.type(number) for number in numbers]
+
+    def update(begin: int, end: int) -> None:
+        part = slice(begin * PIECE, end * PIECE)
+        kernel(*(v if v is None else v[part] for v in vectors), *scalars)
+
+    parallel(update, -(-g.size // PIECE), cost=PIECE)
+    for array, vector in zip(changed, vectors[1:], strict=True):
         if array is not None and vector is not None and not array.flags.c_contiguous:  # then the vector is a copy
             array[...] = vector.reshape(array.shape)
 
@@ -39,8 +51,8 @@ def sgd_update(
 
 
 @compiled
-def sgd(begin, end, g, w, velocity, lr, momentum, weight_decay, new, keep):
-    for i in range(begin, end):
+def sgd(g, w, velocity, lr, momentum, weight_decay, new, keep):
+    for i in range(len(w)):
         step = g[i] + weight_decay * w[i]
         if velocity is not None:
             v = momentum * velocity[i] + step
@@ -69,8 +81,8 @@ def rmsprop_update(
 
 
 @compiled
-def rmsprop(begin, end, g, w, square, velocity, lr, decay, rest, eps_in, eps_out, momentum, weight_decay):
-    for i in range(begin, end):
+def rmsprop(g, w, square, velocity, lr, decay, rest, eps_in, eps_out, momentum, weight_decay):
+    for i in range(len(w)):
         gradient = g[i] + weight_decay * w[i]
         s = decay * square[i] + rest * gradient * gradient
         square[i] = s
@@ -102,8 +114,8 @@ def adam_update(
 
 
 @compiled
-def adam(begin, end, g, w, m, v, beta1, rest1, beta2, rest2, eps, added, shrink, rate, correction):
-    for i in range(begin, end):
+def adam(g, w, m, v, beta1, rest1, beta2, rest2, eps, added, shrink, rate, correction):
+    for i in range(len(w)):
         gradient = g[i] + added * w[i]
         mean = beta1 * m[i] + rest1 * gradient
         square = beta2 * v[i] + rest2 * gradient * gradient
@@ -117,8 +129,8 @@ def ema_update(average: np.ndarray, w: np.ndarray, *, decay: float) -> None:
 
 
 @compiled
-def ema(begin, end, w, average, decay, rest):
-    for i in range(begin, end):
+def ema(w, average, decay, rest):
+    for i in range(len(w)):
         average[i] = decay * average[i] + rest * w[i]
 
 
@@ -128,6 +140,6 @@ def sum_update(total: np.ndarray, g: np.ndarray) -> None:
 
 
 @compiled
-def add(begin, end, g, total):
-    for i in range(begin, end):
+def add(g, total):
+    for i in range(len(g)):
         total[i] += g[i]

@@ -28,25 +28,28 @@ def max_pool(
 
 @compiled
 def max_rows(begin, end, x, rows, cols, y, winners):
+    leader = np.empty(x.shape[3], np.int32)  # as wide as float32: comparing those and blending bytes would take longer
     for row in range(begin, end):
         n, oh = row // rows.outputs, row % rows.outputs
+        top = oh * rows.stride - rows.before
         for ow in range(cols.outputs):
+            left = ow * cols.stride - cols.before
             best, winner = y[n, oh, ow], winners[n, oh, ow]
             best[:] = -np.inf
-            winner[:] = 0
-            for i in range(rows.size):
-                h = oh * rows.stride - rows.before + i
-                for j in range(cols.size):
-                    w = ow * cols.stride - cols.before + j
-                    if 0 <= h < rows.length and 0 <= w < cols.length:
-                        candidate, tap = x[n, h, w], winner.dtype.type(i * cols.size + j)
-                        for c in range(len(best)):
-                            value, most = candidate[c], best[c]
-                            wins = (value > most) | (value != value)  # NaN always wins
-                            # As arithmetic: of `tap if wins else winner[c]` the compiler makes a store under a
-                            # condition, three times as slow; so it would for `best` without np.maximum.
-                            winner[c] += (tap - winner[c]) * wins
-                            best[c] = np.maximum(value, most)
+            leader[:] = 0
+            # The taps that are on the map: an `if` within the loops would keep the innermost off the SIMD lanes.
+            for i in range(max(0, -top), min(rows.size, rows.length - top)):
+                for j in range(max(0, -left), min(cols.size, cols.length - left)):
+                    candidate, tap = x[n, top + i, left + j], np.int32(i * cols.size + j)
+                    for c in range(len(best)):
+                        value, most, old = candidate[c], best[c], leader[c]
+                        wins = (value > most) | (value != value)  # NaN always wins
+                        # As arithmetic: of `tap if wins else old` the compiler makes branches, three times as slow; so
+                        # it would for `best` without np.maximum.
+                        best[c] = np.maximum(value, most)
+                        leader[c] = old + (tap - old) * wins
+            for c in range(len(winner)):
+                winner[c] = leader[c]
 
 
 def max_pool_grad(
@@ -74,18 +77,18 @@ def max_grad_rows(begin, end, gy, winners, rows, cols, gx):
     for row in range(begin, end):
         n, h = row // rows.length, row % rows.length
         gx[n, h] = zero
-        for i in range(rows.size):
-            oh, rest = divmod(h + rows.before - i, rows.stride)
-            if rest == 0 and 0 <= oh < rows.outputs:
-                for ow in range(cols.outputs):
-                    for j in range(cols.size):
-                        w = ow * cols.stride - cols.before + j
-                        if 0 <= w < cols.length:
-                            g, winner, target = gy[n, oh, ow], winners[n, oh, ow], gx[n, h, w]
-                            tap = winner.dtype.type(i * cols.size + j)
-                            for c in range(len(g)):
-                                value = g[c]
-                                target[c] += value if winner[c] == tap else zero
+        # Window after window along the row, not line after line of them: what they share of it is in the nearest cache.
+        for ow in range(cols.outputs):
+            left = ow * cols.stride - cols.before
+            for i in range(rows.size):
+                oh, rest = divmod(h + rows.before - i, rows.stride)
+                if rest == 0 and 0 <= oh < rows.outputs:
+                    for j in range(max(0, -left), min(cols.size, cols.length - left)):
+                        g, winner, target = gy[n, oh, ow], winners[n, oh, ow], gx[n, h, left + j]
+                        tap = winner.dtype.type(i * cols.size + j)
+                        for c in range(len(g)):
+                            value, old = g[c], target[c]
+                            target[c] = old + (value if winner[c] == tap else zero)
 
 
 def avg_pool(
