@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from llvmlite import ir
@@ -108,6 +108,20 @@ class Emitter:
         builder.store(now, left)
         builder.cbranch(builder.icmp_signed(">", now, self.number(0)), body, done)
         builder.position_at_end(done)
+
+    @contextmanager
+    def loop_while(self, condition: Callable[[], ir.Value]) -> Iterator[None]:
+        """Repeats the block as long as the condition, asked after it, holds: once at least."""
+        body, done = self.builder.append_basic_block("while"), self.builder.append_basic_block("done")
+        self.builder.branch(body)
+        self.builder.position_at_end(body)
+        yield
+        self.builder.cbranch(condition(), body, done)
+        self.builder.position_at_end(done)
+
+    def smaller(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """The smaller of two integers."""
+        return self.builder.select(self.builder.icmp_signed("<", a, b), a, b)
 
     def _call(self, name: str, result: ir.Type, *args: ir.Value, suffix: str = "") -> ir.Value:
         signature = ir.FunctionType(result, [arg.type for arg in args])
