@@ -175,15 +175,20 @@ def conv2d_relu(
     x: Array,
     w: Array,
     b: Array | None = None,
+    residual: Array | None = None,
     *,
     stride: Pair = 1,
     pad: Padding = 0,
     dilation: Pair = 1,
     groups: int = 1,
 ) -> Array:
-    """= relu(conv2d(x, w, b)), in one pass where a backend can."""
+    """= relu(conv2d(x, w, b) + residual), in one pass where a backend can.
+
+    residual (N, OH, OW, O); None adds nothing.
+    """
     k = kernels.of(x)
-    return k.relu(k.conv2d(x, w, b, stride=stride, pad=pad, dilation=dilation, groups=groups))
+    y = k.conv2d(x, w, b, stride=stride, pad=pad, dilation=dilation, groups=groups)
+    return k.relu(y if residual is None else y + residual)
 
 
 def _channel_sum(a: Array) -> Array:

@@ -8,7 +8,7 @@ if getattr(kernels, "OWNER", None) != "minicnn":
         "run `pip uninstall kernels`, then install minicnn again"
     )
 
-from minicnn import autograd, device, init, interop, layers, models, ops, optim, schedules
+from minicnn import autograd, device, folding, init, interop, layers, models, ops, optim, schedules
 from minicnn.autograd import Tensor, detect_anomaly, no_grad, observe
 from minicnn.checking import GradientError, gradcheck
 from minicnn.random import Generator, seed
@@ -22,6 +22,7 @@ __all__ = [
     "autograd",
     "detect_anomaly",
     "device",
+    "folding",
     "gradcheck",
     "init",
     "interop",

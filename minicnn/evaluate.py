@@ -125,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--image-size", type=_cli.positive(int), metavar="N", help="resample images to this side")
     p.add_argument("--skip-corrupt", action="store_true", help="leave out image files that cannot be decoded")
     p.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where arrays live")
-    p.add_argument("--threads", type=_cli.positive(int), metavar="N", help="of the CPU kernels (default: usable cores)")
+    p.add_argument("--threads", type=_cli.threads, metavar="N", help="of the CPU kernels (default: usable cores)")
     options = p.parse_args(arguments)
     on, _ = device.choose(options.device)
     if options.threads:

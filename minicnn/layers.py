@@ -24,9 +24,12 @@ class Module:
     """A layer, or a network of layers: `forward` says what it computes, its attributes what it has learned.
 
     `training` is True until `eval()`: BatchNorm and Dropout behave differently then.
+    `conv_bn_pairs` names convolutions whose result goes to a BatchNorm and nowhere else, as ("conv1", "bn1"): `fold`
+    makes one layer of the two and leaves None as the BatchNorm, which `conv_bn_relu` understands.
     """
 
     training = True
+    conv_bn_pairs: tuple[tuple[str, str], ...] = ()
 
     def forward(self, *args: Any, **options: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
@@ -205,9 +208,9 @@ class Conv2d(Module):
     def forward(self, x: Tensor) -> Tensor:
         return ops.conv2d(x, self.weight, self.bias, **self.options)
 
-    def relu(self, x: Tensor) -> Tensor:
-        """relu(self(x)) in one pass."""
-        return ops.conv_relu(x, self.weight, self.bias, **self.options)
+    def relu(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """relu(self(x) + residual) in one pass."""
+        return ops.conv_relu(x, self.weight, self.bias, residual, **self.options)
 
 
 class Linear(Module):
@@ -254,6 +257,14 @@ class BatchNorm(Module):
     def relu(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """relu(self(x) + residual) in one pass."""
         return ops.bn_relu(x, self.weight, self.bias, residual, **self._options())
+
+
+def conv_bn_relu(x: Tensor, conv: Conv2d, bn: BatchNorm | None, residual: Tensor | None = None) -> Tensor:
+    """relu(bn(conv(x)) + residual) in as few passes as it takes; without `bn`, as once it is folded, in one.
+
+    A Module that computes this names the pair in its `conv_bn_pairs`.
+    """
+    return conv.relu(x, residual) if bn is None else bn.relu(conv(x), residual)
 
 
 class LRN(Module):

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from kernels.cpu import columns, direct, direct_weights, winograd, winograd_weights
+from kernels.cpu.elementwise import add_and_relu
 from kernels.cpu.machine import VECTOR
 from kernels.geometry import Axis, Padding, Pair, windows
 
@@ -53,12 +54,19 @@ def conv2d_relu(
     x: np.ndarray,
     w: np.ndarray,
     b: np.ndarray | None = None,
+    residual: np.ndarray | None = None,
     *,
     stride: Pair = 1,
     pad: Padding = 0,
     dilation: Pair = 1,
     groups: int = 1,
 ) -> np.ndarray:
+    if residual is not None:
+        y = conv2d(x, w, b, stride=stride, pad=pad, dilation=dilation, groups=groups)
+        if residual.shape != y.shape:
+            raise ValueError(f"conv2d_relu: residual must have shape {y.shape}, got {residual.shape}")
+        add_and_relu(y, residual)
+        return y
     if not _is_fast(x, w, b):
         return columns.conv2d_relu(x, w, b, stride=stride, pad=pad, dilation=dilation, groups=groups)
     return _forward(x, w, b, windows(x.shape, w.shape[:2], stride, pad, dilation), groups, relu=True)

@@ -1,4 +1,8 @@
-"""Activations: arrays are read as vectors, each element on its own."""
+"""Activations: arrays are read as vectors, each element on its own.
+
+Tasks cut out their part first. An index that counts from `begin` might be negative, as far as the compiler can see, and
+so mean a place near the end of an array: that question, asked for every element, keeps a loop off the SIMD lanes.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +27,22 @@ def relu(x: np.ndarray) -> np.ndarray:
 
 @compiled
 def clip_below(begin, end, x, y):
-    zero = x.dtype.type(0)
-    for i in range(begin, end):
+    x, y, zero = x[begin:end], y[begin:end], x.dtype.type(0)
+    for i in range(len(x)):
         y[i] = zero if x[i] < zero else x[i]
+
+
+def add_and_relu(y: np.ndarray, residual: np.ndarray) -> None:
+    """y = relu(y + residual), in y's own memory: for a result that nobody has seen yet, in one piece."""
+    parallel(add_and_clip_below, y.size, vector_of(residual), y.reshape(-1))
+
+
+@compiled
+def add_and_clip_below(begin, end, residual, y):
+    residual, y, zero = residual[begin:end], y[begin:end], y.dtype.type(0)
+    for i in range(len(y)):
+        v = y[i] + residual[i]
+        y[i] = zero if v < zero else v
 
 
 def relu_grad(gy: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -37,8 +54,8 @@ def relu_grad(gy: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 @compiled
 def mask(begin, end, gy, y, gx):
-    zero = gy.dtype.type(0)
-    for i in range(begin, end):
+    gy, y, gx, zero = gy[begin:end], y[begin:end], gx[begin:end], gy.dtype.type(0)
+    for i in range(len(y)):
         g = gy[i]  # read in any case: a read that depends on y would keep the loop off the SIMD lanes
         gx[i] = g if y[i] > zero else zero
 

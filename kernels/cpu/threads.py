@@ -78,6 +78,7 @@ class _Job:
     def finish(self) -> None:
         self.work()
         errors = [error for error in (self.done.get() for _ in range(self.expected)) if error is not None]
+        del self.task, self.args  # a helper that comes late finds nothing to do, and must not keep arrays alive
         if errors:
             raise errors[0]
 

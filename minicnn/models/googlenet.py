@@ -20,6 +20,7 @@ from minicnn.layers import (
     MaxPool,
     Module,
     Sequential,
+    conv_bn_relu,
 )
 from minicnn.models.model import SMALL, Model, side_after
 
@@ -50,12 +51,14 @@ INITIALISATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class ConvUnit(Module):
     """A convolution with its ReLU; with `bn` a BatchNorm between them, in place of the bias."""
 
+    conv_bn_pairs = (("conv", "bn"),)
+
     def __init__(self, channels: int, width: int, size: int, *, stride: int = 1, bn: bool):
         self.conv = Conv2d(channels, width, size, stride=stride, pad=size // 2, bias=not bn)
         self.bn = BatchNorm(width, eps=1e-3) if bn else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv.relu(x) if self.bn is None else self.bn.relu(self.conv(x))
+        return conv_bn_relu(x, self.conv, self.bn)
 
 
 def inception(name: str, channels: int, *, large: int, bn: bool) -> Concat:
@@ -186,7 +189,8 @@ class GoogLeNet(Model):
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         x = self.norm1(self.maxpool1(self.conv1(x)))
-        x = self.maxpool2(self.norm2(self.conv3(self.conv2(x))))
+        x = self.conv3(self.conv2(x))
+        x = self.maxpool2(self.norm2(x))
         x = self.maxpool3(self.inception3b(self.inception3a(x)))
         x4a = self.inception4a(x)
         x4d = self.inception4d(self.inception4c(self.inception4b(x4a)))

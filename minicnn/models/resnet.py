@@ -8,12 +8,14 @@ from typing import Any
 
 from minicnn import ops
 from minicnn.autograd import Tensor
-from minicnn.layers import BatchNorm, Conv2d, GlobalAvgPool, Linear, MaxPool, Module, Sequential
+from minicnn.layers import BatchNorm, Conv2d, GlobalAvgPool, Linear, MaxPool, Module, Sequential, conv_bn_relu
 from minicnn.models.model import SMALL, Model, side_after
 
 
 class PlainBlock(Module):
     """[3x3, width; 3x3, width], each convolution followed by a BatchNorm and a ReLU: two layers of a plain network."""
+
+    conv_bn_pairs = (("conv1", "bn1"), ("conv2", "bn2"))
 
     def __init__(self, channels: int, width: int, stride: int):
         self.out_channels = width
@@ -23,8 +25,8 @@ class PlainBlock(Module):
         self.bn2 = BatchNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.bn1.relu(self.conv1(x))
-        return self.bn2.relu(self.conv2(y))
+        y = conv_bn_relu(x, self.conv1, self.bn1)
+        return conv_bn_relu(y, self.conv2, self.bn2)
 
 
 class BasicBlock(PlainBlock):
@@ -35,8 +37,8 @@ class BasicBlock(PlainBlock):
         self.downsample = shortcut_of(shortcut, channels, width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.bn1.relu(self.conv1(x))
-        return self.bn2.relu(self.conv2(y), residual=self.downsample(x))
+        y = conv_bn_relu(x, self.conv1, self.bn1)
+        return conv_bn_relu(y, self.conv2, self.bn2, residual=self.downsample(x))
 
 
 class Bottleneck(Module):
@@ -45,6 +47,8 @@ class Bottleneck(Module):
     Where the map is halved, the stride is in the first 1x1 (`stride_in="1x1"`, the paper) or in the 3x3, which then
     sees every position (`"3x3"`, torchvision).
     """
+
+    conv_bn_pairs = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
 
     def __init__(self, channels: int, width: int, stride: int, *, shortcut: str, stride_in: str):
         if stride_in not in ("1x1", "3x3"):
@@ -60,9 +64,9 @@ class Bottleneck(Module):
         self.downsample = shortcut_of(shortcut, channels, 4 * width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.bn1.relu(self.conv1(x))
-        y = self.bn2.relu(self.conv2(y))
-        return self.bn3.relu(self.conv3(y), residual=self.downsample(x))
+        y = conv_bn_relu(x, self.conv1, self.bn1)
+        y = conv_bn_relu(y, self.conv2, self.bn2)
+        return conv_bn_relu(y, self.conv3, self.bn3, residual=self.downsample(x))
 
 
 class ZeroPadding(Module):
@@ -100,6 +104,8 @@ class ResNet(Model):
     torchvision's: `conv1`, `layer1.0.bn2`, `layer2.0.downsample.0`, `fc`.
     """
 
+    conv_bn_pairs = (("conv1", "bn1"),)
+
     def __init__(
         self,
         block: Callable[..., Any],
@@ -124,9 +130,10 @@ class ResNet(Model):
         self.fc = Linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.maxpool(self.bn1.relu(self.conv1(x)))
+        x = self.maxpool(conv_bn_relu(x, self.conv1, self.bn1))
         for name in self.stages:
-            x = getattr(self, name)(x)
+            for block in getattr(self, name):  # one by one: called as a whole, a stage would keep its input to the end
+                x = block(x)
         return self.fc(self.avgpool(x))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import kernels
-from kernels.geometry import Padding, Pair
+from kernels.geometry import Padding, Pair, windows
 from minicnn.autograd import Array, Forward, Tensor, differentiable
 from minicnn.ops._checks import require
 from minicnn.ops.activation import relu
@@ -48,8 +48,11 @@ def fuses(composition: Callable[..., Tensor]) -> Callable[[Callable[..., Forward
     return decorate
 
 
-def _relu_of_conv(x: Tensor, w: Tensor, b: Tensor | None = None, **options: Any) -> Tensor:
-    return relu(conv2d(x, w, b, **options))
+def _relu_of_conv(
+    x: Tensor, w: Tensor, b: Tensor | None = None, residual: Tensor | None = None, **options: Any
+) -> Tensor:
+    y = conv2d(x, w, b, **options)
+    return relu(y if residual is None else y + residual)
 
 
 @fuses(_relu_of_conv)
@@ -57,24 +60,33 @@ def conv_relu(
     x: Array,
     w: Array,
     b: Array | None = None,
+    residual: Array | None = None,
     *,
     stride: Pair = 1,
     pad: Padding = 0,
     dilation: Pair = 1,
     groups: int = 1,
 ) -> Forward:
-    """= relu(conv2d(x, w, b)). The map before the ReLU is never kept: y says where it was positive."""
+    """= relu(conv2d(x, w, b) + residual), with the gradient of the residual too: gy where y > 0.
+
+    The map before the ReLU is never kept: y says where it was positive. `residual` None adds nothing; it has the shape
+    of y.
+    """
     check_convolution("conv_relu", x, w, b, stride, pad, dilation, groups)
+    if residual is not None:
+        rows, cols = windows(x.shape, w.shape[:2], stride, pad, dilation)
+        y_shape = (len(x), rows.outputs, cols.outputs, w.shape[3])
+        require(residual.shape == y_shape, f"conv_relu: residual must be {y_shape} like y, got shape {residual.shape}")
     k, options = kernels.of(x), {"stride": stride, "pad": pad, "dilation": dilation, "groups": groups}
     x_shape, w_shape = x.shape, w.shape
-    y = k.conv2d_relu(x, w, b, **options)
+    y = k.conv2d_relu(x, w, b, residual, **options)
 
     def backward(gy, needs):
-        g = k.relu_grad(gy, y)  # what arrives at the convolution
+        g = k.relu_grad(gy, y)  # what arrives at the convolution, and at the residual
         gx = k.conv2d_input_grad(g, w, x_shape, **options) if needs[0] else None
         gw = k.conv2d_weight_grad(g, x, w_shape, **options) if needs[1] else None
         gb = k.bias_grad(g) if needs[2] else None
-        return gx, gw, gb
+        return gx, gw, gb, g if needs[3] else None
 
     return y, backward
 

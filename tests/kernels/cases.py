@@ -7,11 +7,13 @@ PyTorch, a fast backend against the reference. `k` is the backend under test, op
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from hypothesis import strategies as st
 
+from kernels.geometry import windows
 from tests.strategies import Drawn, Shape, channels, convolutions, drawn, maps, pools
 
 
@@ -27,6 +29,14 @@ def conv_grads(k, gy, x, w, b, options):
         k.conv2d_weight_grad(gy, x, w.shape, **options),
         k.bias_grad(gy),
     )
+
+
+def with_residual(draw: Drawn) -> Drawn:
+    """A convolution's (x, w, b), and a map to add to its result."""
+    (n, *_), (kh, kw, _, o), _ = draw.shapes
+    stride, pad, dilation = (draw.options[name] for name in ("stride", "pad", "dilation"))
+    rows, cols = windows(draw.shapes[0], (kh, kw), stride, pad, dilation)
+    return replace(draw, shapes=(*draw.shapes, (n, rows.outputs, cols.outputs, o)))
 
 
 def constants(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -48,6 +58,7 @@ def alone(shapes: st.SearchStrategy[Shape]) -> st.SearchStrategy[tuple[Shape]]:
 
 
 matrices = st.tuples(st.integers(1, 6), st.integers(2, 9))
+residual_convolutions = convolutions().map(with_residual)
 linears = st.builds(lambda n, i, o: ((n, i), (i, o), (o,)), *[st.integers(1, 7)] * 3)
 batches = maps(least=3).map(lambda shape: (shape, shape[-1:], shape[-1:]))  # x, gamma, beta
 residuals = batches.map(lambda shapes: (*shapes, shapes[0]))
@@ -76,6 +87,14 @@ CASES: dict[str, Case] = {
         convolutions(),
         lambda k, x, w, b, **options: k.conv2d_relu(x, w, b, **options),
         lambda k, gy, y, x, w, b, **options: conv_grads(k, k.relu_grad(gy, y), x, w, b, options),
+    ),
+    "conv2d_relu, residual": Case(
+        residual_convolutions,
+        lambda k, x, w, b, residual, **options: k.conv2d_relu(x, w, b, residual, **options),
+        lambda k, gy, y, x, w, b, residual, **options: (
+            *conv_grads(k, k.relu_grad(gy, y), x, w, b, options),
+            k.relu_grad(gy, y),
+        ),
     ),
     "linear": Case(
         drawn(linears),

@@ -35,6 +35,7 @@ def cross_entropy(x, probabilities, label_smoothing):
 TORCH = {
     "conv2d": conv2d,
     "conv2d_relu": lambda *arrays, **options: F.relu(conv2d(*arrays, **options)),
+    "conv2d_relu, residual": lambda x, w, b, residual, **options: F.relu(conv2d(x, w, b, **options) + residual),
     "linear": lambda x, w, b: F.linear(x, w.T, b),
     "max_pool": max_pool,
     "avg_pool": avg_pool,

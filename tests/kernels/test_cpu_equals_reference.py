@@ -141,10 +141,12 @@ def test_variance_beside_a_large_mean():
 def test_nan_stays_visible():
     x = np.array([[np.nan, -1.0, 2.0, np.inf]] * 40, np.float32)
     one, zero = np.ones(4, np.float32), np.zeros(4, np.float32)
+    w, image = np.eye(4, dtype=np.float32)[None, None], x.reshape(1, 5, 8, 4)
     for y in (
         cpu.relu(x),
         cpu.bn_relu(x, one, zero, zero, one),
-        cpu.conv2d_relu(x.reshape(1, 5, 8, 4), np.eye(4, dtype=np.float32)[None, None]),
+        cpu.conv2d_relu(image, w),
+        cpu.conv2d_relu(np.ones_like(image), w, None, image),
     ):
         y = y.reshape(-1, 4)
         assert np.isnan(y[:, 0]).all()

@@ -71,6 +71,7 @@ TORCH = {
     "conv2d": conv2d,
     "conv2d, no bias": conv2d,
     "conv_relu": lambda *arrays, **options: conv2d(*arrays, **options).relu(),
+    "conv_relu, residual": lambda x, w, b, residual, **options: (conv2d(x, w, b, **options) + residual).relu(),
     "linear": lambda x, w, b: F.linear(x, w.T, b),
     "linear, no bias": lambda x, w: F.linear(x, w.T),
     "max_pool": max_pool,

@@ -117,6 +117,10 @@ ERRORS = [
     *norm_errors(ops.batch_norm, "batch_norm"),
     *norm_errors(ops.bn_relu, "bn_relu"),
     (
+        lambda: ops.conv_relu(t(*X), t(3, 3, 3, 4), None, t(*X), stride=2, pad=1),
+        "conv_relu: residual must be (2, 3, 2, 4) like y, got shape (2, 5, 4, 3)",
+    ),
+    (
         lambda: ops.bn_relu(t(*X), t(3), t(3), t(2, 5, 4, 1)),
         "bn_relu: residual must be (2, 5, 4, 3) like x, got shape (2, 5, 4, 1)",
     ),

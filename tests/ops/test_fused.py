@@ -26,13 +26,14 @@ FUSED = {
     "bn_relu of vectors": (ops.bn_relu, [(7, 4), GAMMA, BETA], {"running": True}),
     "conv_relu": (ops.conv_relu, [X, W, B], {"groups": 2}),
     "conv_relu, no bias": (ops.conv_relu, [X, W], {"groups": 2, "stride": 2}),
+    "conv_relu, residual": (ops.conv_relu, [X, W, B, (3, 2, 3, 6)], {"groups": 2, "stride": 2, "pad": (0, 1)}),
     "conv_relu, all options": (
         ops.conv_relu,
         [X, W, B],
         {"groups": 2, "stride": (1, 2), "pad": ((2, 0), (1, 1)), "dilation": (2, 1)},
     ),
 }
-PARTS = {"bn_relu": {"batch_norm", "add", "relu"}, "conv_relu": {"conv2d", "relu"}}
+PARTS = {"bn_relu": {"batch_norm", "add", "relu"}, "conv_relu": {"conv2d", "add", "relu"}}
 
 
 def test_every_fused_op_is_here():
