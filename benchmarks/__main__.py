@@ -1,4 +1,4 @@
-"""The command `python -m benchmarks COMMAND`: measure, print one table, and write it to `benchmarks/results/`."""
+"""The command `python -m benchmarks COMMAND`: measure, print the tables, and write them to `benchmarks/results/`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,25 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import memory, seeds, start, step, tables, training
+from benchmarks import accuracy, memory, ops, scaling, seeds, start, step, tables, training
 from minicnn import _cli, device
 
-COMMANDS = {"step": step, "memory": memory, "start": start, "seeds": seeds, "training": training}
-TRAIN = (start, seeds, training)  # what follows after -- goes to minicnn.train
+COMMANDS = {
+    "step": step,
+    "ops": ops,
+    "scaling": scaling,
+    "accuracy": accuracy,
+    "memory": memory,
+    "start": start,
+    "seeds": seeds,
+    "training": training,
+}
+TRAIN = (accuracy, start, seeds, training)  # what follows after -- goes to minicnn.train
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--threads", type=_cli.positive(int), default=device.threads(), help="of each side")
+    common.add_argument("--threads", type=_cli.threads, default=device.threads(), help="of each side")
     common.add_argument("--out", type=Path, default=Path("benchmarks", "results"), help="folder for the table")
     parser = _cli.Parser(prog="python -m benchmarks", description="Measure, and write a table.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -34,9 +43,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 @_cli.command
 def main(arguments: list[str] | None = None) -> int:
     options = parse(sys.argv[1:] if arguments is None else arguments)
-    table = COMMANDS[options.command].run(options)
-    paths = tables.write(table, options.out)
-    print(f"\n{table.markdown()}\nwritten to {', '.join(map(str, paths))}")
+    result = COMMANDS[options.command].run(options)
+    for table in [result] if isinstance(result, tables.Table) else result:  # each is written as soon as it is there
+        paths = tables.write(table, options.out)
+        print(f"\n{table.markdown()}\nwritten to {', '.join(map(str, paths))}", flush=True)
     return 0
 
 

@@ -24,16 +24,22 @@ class Network:
 
 NETWORKS = {
     "resnet18": Network("resnet18", 16, 224),
+    "resnet34": Network("resnet34", 16, 224),
+    "resnet50": Network("resnet50", 16, 224),
     "googlenet": Network("googlenet", 16, 224),
     "googlenet-without-lrn": Network("googlenet", 16, 224, lrn=False),
-    "vgg-a": Network("vgg-a", 8, 224),
     "vgg-16": Network("vgg-d", 8, 224),
-    "vgg-16-bn": Network("vgg-d", 128, 32, {"bn": True}),
+    "vgg-16-batch-32": Network("vgg-d", 32, 224),
     "resnet20": Network("resnet20", 128, 32),
-    "resnet50": Network("resnet50", 16, 224),
+    "resnet56": Network("resnet56", 128, 32),
+    "resnet110": Network("resnet110", 128, 32),
+    "vgg-16-bn": Network("vgg-d", 128, 32, {"bn": True}),
+    "vgg-a": Network("vgg-a", 8, 224),
     "resnet152": Network("resnet152", 2, 224),
     "resnet1202": Network("resnet1202", 2, 32),
 }
+GATED = ("resnet18", "resnet50", "vgg-16", "googlenet", "resnet20", "vgg-16-bn")  # over which a mean is taken
+COMPILED = ("googlenet", "resnet18", "resnet20")  # whose compilation by PyTorch is waited for
 
 
 def named(names: str) -> dict[str, Network]:

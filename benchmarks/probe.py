@@ -1,4 +1,4 @@
-"""The physical limit: how fast this machine multiplies and adds, and how much of it a training step needs."""
+"""The physical limits: how fast this machine multiplies, adds and moves memory, and how much of it a step needs."""
 
 from __future__ import annotations
 
@@ -45,6 +45,47 @@ def register_loop(threads: int, turns: int = 2_000_000, repeats: int = 8) -> flo
     with ThreadPoolExecutor(threads) as pool:
         seconds = fastest(lambda: list(pool.map(one_thread, range(threads))), repeats)
     return 2 * lanes * turns * threads / seconds / 1e9
+
+
+def limits(threads: int) -> Record:
+    """`gflops` of `peak` and `gb_s` of `bandwidth`."""
+    return {**peak(threads), **bandwidth(threads)}
+
+
+def bandwidth(threads: int, megabytes: int = 256, repeats: int = 8) -> Record:
+    """`gb_s`: the most bytes a second, in 10⁹, that four loops over arrays larger than all caches read and write.
+
+    The loops only read; copy, by the C library; compute a = b + s·c (the "triad" of STREAM); and a = a + s·b, in place.
+    What the processor moves beside, as it does when it reads a line of `a` before writing to it, is not counted.
+    """
+    from numba import njit
+
+    @njit(nogil=True, fastmath=True)
+    def total(a):  # type: ignore[no-untyped-def]
+        s = np.float32(0)
+        for i in range(len(a)):
+            s += a[i]
+        return s
+
+    @njit(nogil=True, fastmath={"contract"})
+    def triad(a, b, c):  # type: ignore[no-untyped-def]
+        for i in range(len(a)):
+            a[i] = b[i] + np.float32(1e-3) * c[i]
+
+    parts = [tuple(np.ones(megabytes * 10**6 // 12 // threads, np.float32) for _ in range(3)) for _ in range(threads)]
+    loops = {
+        "read": (1, lambda part: total(part[0])),
+        "copy": (2, lambda part: np.copyto(*part[:2])),
+        "triad": (3, lambda part: triad(*part)),
+        "in_place": (3, lambda part: triad(part[0], part[0], part[1])),
+    }
+    rates = {}
+    with ThreadPoolExecutor(threads) as pool:
+        for name, (arrays, loop) in loops.items():
+            loop(parts[0])  # compiles
+            seconds = fastest(lambda loop=loop: list(pool.map(loop, parts)), repeats)  # type: ignore[misc]
+            rates[name] = arrays * threads * parts[0][0].nbytes / seconds / 1e9
+    return {"gb_s": max(rates.values()), **rates}
 
 
 def fastest(f: Callable[[], object], repeats: int) -> float:

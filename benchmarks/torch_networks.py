@@ -221,9 +221,12 @@ class GoogLeNet(nn.Module):
 MODELS: dict[str, Callable[..., nn.Module]] = {
     **{name: partial(VGG, widths) for name, widths in VGG_WIDTHS.items()},
     "resnet18": partial(imagenet, BasicBlock, (2, 2, 2, 2)),
+    "resnet34": partial(imagenet, BasicBlock, (3, 4, 6, 3)),
     "resnet50": partial(imagenet, Bottleneck, (3, 4, 6, 3)),
     "resnet152": partial(imagenet, Bottleneck, (3, 8, 36, 3)),
     "resnet20": partial(cifar, 3),
+    "resnet56": partial(cifar, 9),
+    "resnet110": partial(cifar, 18),
     "resnet1202": partial(cifar, 200),
     "googlenet": GoogLeNet,
 }

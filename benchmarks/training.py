@@ -38,11 +38,14 @@ def read(folder: Path) -> Run:
     return Run(config, result, metrics)
 
 
-def train(arguments: list[str], threads: int, folder: Path) -> Run:
-    """Run `python -m minicnn.train` into a folder; a RuntimeError if it fails (it has said why itself)."""
+def train(arguments: list[str], threads: int, folder: Path, **variables: str) -> Run:
+    """Run `python -m minicnn.train` into a folder, with these variables in its environment.
+
+    A RuntimeError if it fails (it has said why itself).
+    """
     own = ["--threads", str(threads), "--out", str(folder)]
     command = [sys.executable, "-m", "minicnn.train", *arguments, *own]
-    if code := subprocess.run(command, env=harness.environment()).returncode:
+    if code := subprocess.run(command, env=harness.environment(None, **variables)).returncode:
         raise RuntimeError(f"{shown(arguments)}: ended with exit code {code}")
     return read(folder)
 
