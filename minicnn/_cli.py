@@ -93,6 +93,19 @@ def not_negative(kind: Callable[[str], Any]) -> Callable[[str], Any]:
     return _checked(kind, lambda value: value >= 0, "at least 0")
 
 
+def threads(text: str) -> int:
+    """How many threads: at least 1, and no more than there are cores to run them."""
+    from kernels.cpu.cores import visible_cores
+
+    count, most = positive(int)(text), visible_cores()
+    if count > most:
+        raise argparse.ArgumentTypeError(f"must be at most {most}, the cores that this process may use, got {text}")
+    return count
+
+
+threads.__name__ = "int"  # argparse names it in "invalid int value"
+
+
 fraction = _checked(float, lambda value: 0 <= value < 1, "at least 0 and below 1")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import platform
 import sys
@@ -72,11 +73,33 @@ def processor() -> Finding:
     return Finding("ok", text) if wide else Finding("missing", text, "the kernels will be several times slower")
 
 
+def path() -> Finding:
+    """Which code the kernels of convolutions and products run on this processor and system."""
+    from kernels.cpu import machine
+
+    text = f"kernels: {machine.path()}"
+    state = "missing" if machine.VECTOR == "plain" and "MINICNN_VECTOR" not in os.environ else "ok"
+    return Finding(state, text, "convolutions will be several times slower" if state == "missing" else "")
+
+
 def threads() -> Finding:
+    """How many threads the kernels take, and what decides that."""
     from kernels.cpu import cores
 
-    text = f"{cores.usable_cores()} of {os.cpu_count()} cores, by affinity and quota: the default of --threads"
-    return Finding("ok", text)
+    usable, visible, there, quota = cores.usable_cores(), cores.visible_cores(), os.cpu_count(), cores.quota()
+    why = f"the machine's {there} cores"
+    if visible != there:
+        why = f"this process's affinity, {visible} of {why}"
+    if usable != visible:
+        why = f"its control group's quota, {quota:g} cores' time, of {why}"
+    return Finding("ok", f"threads: {usable}, the default of --threads, by {why}")
+
+
+def memory() -> Finding:
+    """Whether the kernels' large arrays lie in memory that is used again, step after step."""
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        return Finding("ok", "memory: kept for the next step's arrays, in huge pages where the system gives them")
+    return Finding("missing", "memory that is kept for the next step's arrays", "on Linux alone; steps take longer")
 
 
 def numba() -> Finding:
@@ -106,12 +129,13 @@ def cache() -> Finding:
         variable = "XDG_CACHE_HOME" if sys.platform.startswith("linux") else "HOME"
         fix = f"set {variable} to a folder that can be written, or kernels are compiled anew in every run"
         return Finding("wrong", f"cache folder {folder} cannot be written", fix)
-    held = ", ".join(f"{name} {_megabytes(folder / name):.0f} MB" for name in ("compiled", "data"))
-    return Finding("ok", f"cache folder {folder}, {held}")
+    kernels, data = _sizes(folder / "compiled"), _sizes(folder / "data")
+    held = f"{len(kernels)} compiled kernels of {sum(kernels) / 1e6:.0f} MB, {sum(data) / 1e6:.0f} MB of data"
+    return Finding("ok", f"cache folder {folder}, can be written: {held}")
 
 
-def _megabytes(folder: Path) -> float:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+def _sizes(folder: Path) -> list[int]:
+    return [file.stat().st_size for file in folder.rglob("*") if file.is_file()]
 
 
 def cupy() -> Finding:
@@ -123,7 +147,7 @@ def cupy() -> Finding:
 
 
 CHECKS: tuple[Callable[[], Finding], ...] = (
-    python, numpy, blas, processor, threads, numba, libraries, cache, cupy
+    python, numpy, blas, processor, path, threads, memory, numba, libraries, cache, cupy
 )  # fmt: skip
 
 

@@ -151,6 +151,9 @@ def main(arguments: list[str] | None = None) -> int:
     with init.skipped():
         model = models.build(options.model, options.classes, options.channels, options.image_size, **options.variant)
     print(table(profile(model)))
+    from kernels.cpu import machine
+
+    print(f"kernels on this machine: {machine.path()}", file=sys.stderr)  # not a part of the table
     return 0
 
 

@@ -70,7 +70,9 @@ def test_inception_modules_and_auxiliary_heads_have_rows():
 
 def test_command(capsys):
     assert summary.main(["resnet50"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    captured = capsys.readouterr()
+    assert captured.err.startswith("kernels on this machine: ") and captured.err.count("\n") == 1
+    lines = captured.out.splitlines()
     assert lines[0].split() == ["layer", "op", "output", "parameters", "multiply-adds"]
     assert lines[2].split() == ["conv1", "conv2d", "112x112x64", "9,408", "118,013,952"]
     assert lines[-1].split() == ["total", "25,557,032", "4,089,184,256"]

@@ -6,6 +6,7 @@ directory, and the next process loads it in a millisecond or two. The folder may
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import os
@@ -21,7 +22,7 @@ from typing import Any
 import llvmlite
 import numba
 import platformdirs
-from numba.core import event
+from numba.core import event, types
 from numba.core.caching import NullCache
 from numba.core.compiler import CompileResult
 from numba.core.dispatcher import Dispatcher
@@ -40,9 +41,19 @@ def compiled(f: Callable) -> Callable:
     """
     # No parallel=True: it makes compiling three to four times slower, and the thread layer that Numba has everywhere
     # (workqueue) takes 88 µs to start two tasks and aborts when two Python threads start some at once.
-    kernel = numba.njit(nogil=True, fastmath=FAST, error_model="numpy")(f)
+    # Kernels are called from Python and from each other; the third way, as a function in C, would take time to compile.
+    kernel = numba.njit(nogil=True, fastmath=FAST, error_model="numpy", no_cfunc_wrapper=True)(f)  # type: ignore
     kernel._cache = DiskCache(kernel)  # type: ignore[attr-defined]
+    kernel.get_call_template = functools.partial(_call_template, kernel.get_call_template)  # type: ignore[method-assign]
     return kernel
+
+
+def _call_template(original: Callable, args: Any, kws: Any) -> Any:
+    """What Numba asks a kernel that is called by another: to it, a constant is a number like any other.
+
+    Numba gives each constant a type of its own, and would compile the called kernel anew for `f(0)`, `f(1)` and `f(i)`.
+    """
+    return original([types.unliteral(a) for a in args], {name: types.unliteral(a) for name, a in dict(kws).items()})
 
 
 def seconds() -> float:
@@ -95,7 +106,8 @@ class DiskCache(NullCache):
 
     def _path(self, signature: Any, codegen: Any) -> Path:
         versions = sys.version, numba.__version__, llvmlite.__version__
-        content = repr((signature, codegen.magic_tuple(), versions, sorted(FAST), _sources(self.kernel)))
+        fields = [getattr(t, "fields", ()) for t in signature]  # of a named tuple, `signature` shows only how many
+        content = repr((signature, fields, codegen.magic_tuple(), versions, sorted(FAST), _sources(self.kernel)))
         digest = hashlib.sha256(content.encode()).hexdigest()
         return Path(self.cache_path, f"{self.kernel.py_func.__name__}-{digest[:40]}")
 

@@ -9,8 +9,12 @@ from pathlib import Path
 
 def usable_cores() -> int:
     """The default number of threads, at least 1."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, int(min(cores, quota())))
+    return max(1, int(min(visible_cores(), quota())))
+
+
+def visible_cores() -> int:
+    """How many cores this process may run on, however little of their time it is granted."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def quota(membership: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> float:

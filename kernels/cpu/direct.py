@@ -17,12 +17,13 @@ from typing import NamedTuple
 import numpy as np
 
 from kernels.cpu.compile import compiled
+from kernels.cpu.ir.copy import copy_floats
 from kernels.cpu.ir.microkernel import OVERWRITE, RECTIFY, STREAM
 from kernels.cpu.machine import COLUMNS, ROWS, WIDTH
 from kernels.cpu.memory import CACHE_LINE, empty, scratch
 from kernels.cpu.panels import pack, pack_transposed, pad_bias, panel_place
 from kernels.cpu.threads import count, parallel
-from kernels.cpu.tile import copy_row, multiply_tile
+from kernels.cpu.tile import multiply_tile
 from kernels.geometry import Axis, phases
 
 Taps = list[tuple[int, int]]
@@ -116,7 +117,7 @@ def _gather(
     lines = 3 if len(taps) > 1 else 1  # of x, roughly, under a line of windows
     block = max(1, min(BLOCK_TILES, BLOCK_BYTES // (4 * ROWS * C * lines), tiles // (4 * shares)))
     offsets = np.array([(h, w, 4 * C * (h * x.shape[2] + w)) for h, w in taps], np.int64)
-    copied = len(taps) == 1 and ROWS > WAYS and 4 * C * grid.stride[1] % SAME_SET == 0 and C % COLUMNS == 0
+    copied = len(taps) == 1 and ROWS > WAYS and 4 * C * grid.stride[1] % SAME_SET == 0
     parallel(
         _gather_shares, shares, shares, x, panels, bias, mode, y, grid, offsets, groups, block,
         scratch("direct tables", (shares, block, len(taps), ROWS), np.int64),
@@ -169,36 +170,46 @@ def _write_addresses(x, y, grid, offsets, first, present, table, target, copies,
     _, H, W, C = x.shape
     _, YH, YW, O = y.shape
     top, bottom, left, right = offsets[:, 0].min(), offsets[:, 0].max(), offsets[:, 1].min(), offsets[:, 1].max()
+    x_step, y_step = 4 * C * grid.stride[1], 4 * O * grid.step[1]  # from a pixel to the next one in its line
     pixel = first * ROWS
     n, a, b = pixel // (grid.rows * grid.columns), pixel // grid.columns % grid.rows, pixel % grid.columns
     for tile in range(present):
-        for r in range(ROWS):
+        r = 0
+        while r < ROWS:
             if n == len(x):
                 table[tile, :, r] = zeros.ctypes.data
                 target[tile, r] = spare.ctypes.data
+                r += 1
                 continue
             place = (n * YH + grid.first[0] + a * grid.step[0]) * YW + grid.first[1] + b * grid.step[1]
-            target[tile, r] = y.ctypes.data + 4 * O * place
+            pixel_of_y = y.ctypes.data + 4 * O * place
             h0, w0 = a * grid.stride[0], b * grid.stride[1]
             window = x.ctypes.data + 4 * C * ((n * H + h0) * W + w0)
-            if h0 + top >= 0 and h0 + bottom < H and w0 + left >= 0 and w0 + right < W:
+            rows_inside = h0 + top >= 0 and h0 + bottom < H
+            last = w0 + (ROWS - 1) * grid.stride[1] + right  # column under the last window, if this tile has one line
+            if r == 0 and rows_inside and w0 + left >= 0 and last < W and b + ROWS <= grid.columns:
+                for i in range(ROWS):
+                    target[tile, i] = pixel_of_y + i * y_step
                 for t in range(len(offsets)):
-                    table[tile, t, r] = window + offsets[t, 2]
+                    for i in range(ROWS):
+                        table[tile, t, i] = window + offsets[t, 2] + i * x_step
+                r, b = ROWS, b + ROWS
             else:
+                target[tile, r] = pixel_of_y
                 for t in range(len(offsets)):
                     h, w = h0 + offsets[t, 0], w0 + offsets[t, 1]
                     inside = h >= 0 and h < H and w >= 0 and w < W
                     table[tile, t, r] = window + offsets[t, 2] if inside else zeros.ctypes.data
-            if copies.size:
-                copy = copies[tile, r].ctypes.data
-                for c in range(0, C, COLUMNS):
-                    copy_row(copy + 4 * c, table[tile, 0, r] + 4 * c)
-                table[tile, 0, r] = copy
-            b += 1
+                r, b = r + 1, b + 1
             if b == grid.columns:
                 a, b = a + 1, 0
                 if a == grid.rows:
                     n, a = n + 1, 0
+        if copies.size:
+            for r in range(ROWS):
+                copy = copies[tile, r].ctypes.data
+                copy_floats(copy, table[tile, 0, r], C)
+                table[tile, 0, r] = copy
 
 
 def _padded(x: np.ndarray, rows: Axis, columns: Axis) -> np.ndarray:
@@ -213,13 +224,13 @@ def _padded(x: np.ndarray, rows: Axis, columns: Axis) -> np.ndarray:
 
 @compiled
 def _pad(begin, end, x, top, left, padded):
-    _, H, W, _ = x.shape
+    _, H, W, C = x.shape
     for n in range(begin, end):
         for row in range(padded.shape[1]):
             line, h = padded[n, row], row - top
             if h >= 0 and h < H:
                 line[:left] = 0
-                line[left : left + W] = x[n, h]
+                copy_floats(line[left:].ctypes.data, x[n, h].ctypes.data, W * C)
                 line[left + W :] = 0
             else:
                 line[:] = 0

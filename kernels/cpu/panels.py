@@ -11,12 +11,12 @@ from __future__ import annotations
 import numpy as np
 
 from kernels.cpu.compile import compiled
-from kernels.cpu.machine import COLUMNS
+from kernels.cpu.machine import COLUMNS, WIDTH
 from kernels.cpu.memory import empty
 from kernels.cpu.threads import parallel
-from kernels.cpu.tile import copy_row
+from kernels.cpu.tile import copy_row, transpose_square
 
-SQUARE = 16  # side of the squares transposed in one go: both sides of it stay in the first-level cache
+LINE = 16  # float32 numbers in a line of the cache
 
 
 def panel_count(columns: int) -> int:
@@ -72,10 +72,18 @@ def _pack_transposed(begin, end, w, groups, taps, panels):
         n = min(COLUMNS, C - column)
         for i in range(len(taps)):
             panel, filters = panels[p, i], w[taps[i]]  # (O/groups, COLUMNS), (C, O)
-            for first in range(0, steps, SQUARE):
+            whole = steps // LINE * LINE if n == COLUMNS else 0
+            # A line of each of WIDTH filters at a time: these may all share one set of the cache.
+            for o in range(0, whole, LINE):
+                for j in range(0, COLUMNS, WIDTH):
+                    for k in range(o, o + LINE, WIDTH):
+                        transpose_square(
+                            panel[k, j:].ctypes.data, 4 * COLUMNS,
+                            filters[column + j, group * steps + k :].ctypes.data, 4 * O,
+                        )  # fmt: skip
+            for o in range(whole, steps):
                 for j in range(n):
-                    for o in range(first, min(steps, first + SQUARE)):
-                        panel[o, j] = filters[column + j, group * steps + o]
+                    panel[o, j] = filters[column + j, group * steps + o]
             panel[:, n:] = 0
 
 

@@ -91,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
     add("--recipe", choices=["default", "paper"], default="default", help="what fills in the settings below")
     add("--seed", type=_cli.not_negative(int), default=0, metavar="N", help="of weights, order, changes and dropout")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where arrays live")
-    add("--threads", type=count, metavar="N", help="of the CPU kernels (default: the usable cores)")
+    add("--threads", type=_cli.threads, metavar="N", help="of the CPU kernels (default: the usable cores)")
     add("--loader-threads", type=count, default=1, metavar="N", help="threads that prepare batches")
     add("--precision", choices=["fp32", "tf32", "fp16"], default="fp32", help="of the arithmetic")
     add("--out", metavar="FOLDER", help="the run's folder (default: a new one under runs/)")

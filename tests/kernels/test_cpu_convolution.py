@@ -54,6 +54,7 @@ FILTER_LARGER_THAN_IMAGE = Drawn(((1, 2, 1, 4), (5, 5, 4, 8), (8,)), {"pad": 2})
 STEM = Drawn(((1, 19, 17, 3), (7, 7, 3, 18), (18,)), {"stride": 2, "pad": 3})
 MANY_CHUNKS = Drawn(((9, 13, 40, 7), (3, 3, 7, 20), (20,)), {"pad": 1})
 WIDE_BANDS = Drawn(((2, 6, 6, 163), (3, 3, 163, 200), (200,)), {"pad": 1})  # gw beyond direct_weights.SLICE_BYTES
+LARGE_PRODUCT = Drawn(((1, 5, 5, 530), (1, 1, 530, 500), (500,)))  # a 1×1 window and bands
 
 
 @pytest.fixture(autouse=True)
@@ -118,6 +119,7 @@ def close(values: list[np.ndarray], expected: list[np.ndarray], tolerance: float
 @example(draw=STEM)
 @example(draw=MANY_CHUNKS)
 @example(draw=WIDE_BANDS)
+@example(draw=LARGE_PRODUCT)
 def test_direct_and_columns_equal_the_reference(module, draw, reference):
     close(results(module, draw), results(reference, draw), TOLERANCE[module])
 
@@ -149,7 +151,17 @@ def test_direct_with_rows_that_share_cache_sets(plan, reference):
 
 
 @pytest.mark.parametrize(
-    "draw", [ONE_PIXEL, STRIDE_BEYOND_THE_FILTER, DEPTHWISE, FILTER_LARGER_THAN_IMAGE, STEM, MANY_CHUNKS, WIDE_BANDS]
+    "draw",
+    [
+        ONE_PIXEL,
+        STRIDE_BEYOND_THE_FILTER,
+        DEPTHWISE,
+        FILTER_LARGER_THAN_IMAGE,
+        STEM,
+        MANY_CHUNKS,
+        WIDE_BANDS,
+        LARGE_PRODUCT,
+    ],
 )
 def test_direct_stays_inside_its_arrays(draw, plan, reference):
     stays_inside(direct, draw, plan, results(reference, draw))
@@ -198,6 +210,7 @@ def test_compiled_code_makes_no_arrays(module):
     [
         (direct, MANY_CHUNKS),
         (direct, WIDE_BANDS),
+        (direct, LARGE_PRODUCT),
         (direct, STEM),
         (winograd, Drawn(((5, 14, 15, 64), (3, 3, 64, 32), (32,)), {"pad": 1})),
     ],
@@ -283,6 +296,8 @@ def test_what_does_not_fit_is_refused_before_any_address_is_taken():
         cpu.conv2d(x, w[:, :, :2, :7], groups=3)
     with pytest.raises(ValueError, match="b must have shape"):
         cpu.conv2d(x[..., :4], w, np.zeros(7, np.float32))
+    with pytest.raises(ValueError, match="residual must have shape"):
+        cpu.conv2d_relu(x[..., :4], w, None, np.zeros((1, 5, 5, 8), np.float32))
     with pytest.raises(ValueError, match="gy must have shape"):
         cpu.conv2d_input_grad(np.zeros((1, 5, 5, 8), np.float32), w, (1, 5, 5, 4))
     with pytest.raises(ValueError, match="gy must have shape"):

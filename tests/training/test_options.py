@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 
 import pytest
@@ -78,3 +79,19 @@ def test_nesterov_is_only_for_sgd():
 
 def test_the_configuration_does_not_depend_on_where_it_runs():
     assert configured("--threads", "1", "--device", "cpu", "--out", "x") == configured()
+
+
+@pytest.mark.parametrize(
+    "command", [("minicnn.train",), ("minicnn.evaluate", "RUN"), ("benchmarks", "step")], ids=lambda c: c[0]
+)
+@pytest.mark.parametrize(
+    ("count", "message"),
+    [("0", "must be above 0, got 0"), ("9999", "must be at most "), ("two", "invalid int value: 'two'")],
+)
+def test_threads_that_there_are_not(command, count, message, capsys):
+    module, *arguments = command
+    main = importlib.import_module(f"{module}.__main__" if module != "minicnn.evaluate" else module).main
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--threads", count])
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and error.count("\n") == 1 and f"argument --threads: {message}" in error
