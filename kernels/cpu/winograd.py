@@ -192,14 +192,17 @@ def tile_pixels(image, tile, y_shape, top, left, side, pixels, outside):
     """pixels[i·side + j] = address in `image` of pixel (i, j) of a tile, or `outside` where the image has none."""
     _, H, W, C = image.shape
     down, across = (y_shape[1] + TILE - 1) // TILE, (y_shape[2] + TILE - 1) // TILE
-    n, row, column = tile // (down * across), tile // across % down, tile % across
+    n, h0, w0 = tile // (down * across), tile // across % down * TILE - top, tile % across * TILE - left
+    corner, line = image.ctypes.data + 4 * C * ((n * H + h0) * W + w0), 4 * C * W
+    if h0 >= 0 and h0 + side <= H and w0 >= 0 and w0 + side <= W:  # most tiles: no pixel has to be asked for
+        for i in range(side):
+            for j in range(side):
+                pixels[i * side + j] = corner + i * line + j * 4 * C
+        return
     for i in range(side):
-        h = row * TILE - top + i
-        line = image.ctypes.data + 4 * (n * H + h) * W * C
         for j in range(side):
-            w = column * TILE - left + j
-            inside = h >= 0 and h < H and w >= 0 and w < W
-            pixels[i * side + j] = line + 4 * w * C if inside else outside
+            inside = h0 + i >= 0 and h0 + i < H and w0 + j >= 0 and w0 + j < W
+            pixels[i * side + j] = corner + i * line + j * 4 * C if inside else outside
 
 
 # The five transforms, each compiled once.
