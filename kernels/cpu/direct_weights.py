@@ -30,9 +30,10 @@ from kernels.cpu.tile import copy_row, copy_strip, multiply_tile
 from kernels.geometry import Axis
 
 STEPS = 20480 // (4 * COLUMNS)  # pixels of a chunk: its panel of gy takes two thirds of the first-level cache
+STRIP_BYTES = 320 << 10  # of x under the chunk's lines, if there are several: they stay in the second-level cache
 SLICES = 8
 SLICE_BYTES = 1 << 20  # of gw, up to which it is worth having SLICES of it
-JOBS = 4  # a thread
+JOBS = 4  # a thread; one for a large gw of a 1×1 window: each job copies gy, which is little beside many taps only
 
 
 def weight_grad(
@@ -44,10 +45,11 @@ def weight_grad(
         x, gy = _as_lines(x), _as_lines(gy)
     rows, columns = axes
     N, OH, OW, _ = gy.shape
-    lines = max(1, min(OH, STEPS // OW))
+    lines = max(1, min(OH, STEPS // OW, STRIP_BYTES // (4 * rows.stride * x.shape[2] * x.shape[3])))
     images = max(1, min(N, STEPS // (OW * OH)))  # more than one only if all of their lines are in the chunk
     slices = min(SLICES if 4 * KH * KW * C * O <= SLICE_BYTES else 1, -(-N // images) * -(-OH // lines))
-    bands = max(1, min(JOBS * count() // slices, C // ROWS))
+    per_thread = 1 if KH * KW == slices == 1 else JOBS
+    bands = max(1, min(per_thread * count() // slices, C // ROWS))
     jobs = slices * bands
 
     channels = -(-C // bands)  # of the widest band

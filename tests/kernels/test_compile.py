@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import subprocess
@@ -174,6 +175,22 @@ def test_code_depends_on_the_numbers_that_it_names(cache, monkeypatch):
     first = kept_for(pair, cache)
     monkeypatch.setitem(globals(), "FACTOR", 3)
     assert kept_for(pair, cache) != first
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_garbage_collector_is_afterwards_as_it_was(cache, enabled):
+    def broken(pair):
+        return pair.third
+
+    before = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        kept_for(namedtuple("Pair", "first second")(5, 3), cache)
+        with pytest.raises(Exception, match="third"):
+            compile.compiled(broken)(namedtuple("Pair", "first second")(5, 3))
+        assert gc.isenabled() == enabled
+    finally:
+        (gc.enable if before else gc.disable)()
 
 
 def test_nothing_damaged_is_unpickled(cache, monkeypatch):
