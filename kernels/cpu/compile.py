@@ -156,7 +156,7 @@ def _write_whole(path: Path, content: bytes) -> None:
 class _Stopwatch(event.Listener):
     """Adds up the time of compiling and loading; Numba's compiler lock is held while it runs, so one at a time.
 
-    Meanwhile Python's garbage collector rests: it would take an eighth of the time, and find next to nothing.
+    Meanwhile Python's garbage collector rests: it would take about a tenth of the time, and find next to nothing.
     """
 
     def __init__(self) -> None:

@@ -169,7 +169,7 @@ def _write_addresses(x, y, grid, offsets, first, present, table, target, copies,
     """
     _, H, W, C = x.shape
     _, YH, YW, O = y.shape
-    top, bottom, left, right = offsets[:, 0].min(), offsets[:, 0].max(), offsets[:, 1].min(), offsets[:, 1].max()
+    top, left, bottom, right = offsets[0, 0], offsets[0, 1], offsets[-1, 0], offsets[-1, 1]  # taps come in this order
     x_step, y_step = 4 * C * grid.stride[1], 4 * O * grid.step[1]  # from a pixel to the next one in its line
     pixel = first * ROWS
     n, a, b = pixel // (grid.rows * grid.columns), pixel // grid.columns % grid.rows, pixel % grid.columns
