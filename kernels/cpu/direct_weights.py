@@ -46,7 +46,7 @@ def weight_grad(
     rows, columns = axes
     N, OH, OW, _ = gy.shape
     lines = max(1, min(OH, STEPS // OW, STRIP_BYTES // (4 * rows.stride * x.shape[2] * x.shape[3])))
-    images = max(1, min(N, STEPS // (OW * OH)))  # more than one only if all of their lines are in the chunk
+    images = max(1, min(N, STEPS // (OW * OH))) if lines == OH else 1  # several only with all of their lines
     slices = min(SLICES if 4 * KH * KW * C * O <= SLICE_BYTES else 1, -(-N // images) * -(-OH // lines))
     per_thread = 1 if KH * KW == slices == 1 else JOBS
     bands = max(1, min(per_thread * count() // slices, C // ROWS))

@@ -139,6 +139,14 @@ def test_winograd_with_filters_larger_than_the_cache(tiles, plan, reference):
     close(results(winograd, draw), results(reference, draw), TOLERANCE[winograd])
 
 
+@pytest.mark.parametrize("strip_bytes", [1, 4 * 2 * 7 * 40 * 2, 1 << 20])  # a line of outputs at a time, two, all
+def test_direct_weights_with_chunks_of_images_or_of_lines(strip_bytes, plan, reference):
+    plan.setattr(direct_weights, "STEPS", 50)  # room for four images of 3×4 outputs
+    plan.setattr(direct_weights, "STRIP_BYTES", strip_bytes)
+    draw = Drawn(((5, 6, 7, 40), (3, 3, 40, 24), (24,)), {"stride": 2, "pad": 1})
+    close(results(direct, draw), results(reference, draw), TOLERANCE[direct])
+
+
 def test_direct_with_rows_that_share_cache_sets(plan, reference):
     plan.setattr(direct, "WAYS", 1)
     plan.setattr(direct, "SAME_SET", 128)
