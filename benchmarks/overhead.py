@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -38,10 +38,7 @@ def measure_minicnn(threads: int, seconds: float) -> Record:
         "conv2d 1×1": partial(op.conv2d, x, w),
         "linear": partial(op.linear, row, matrix),
     }
-    train = sides.minicnn_step(SMALL, threads)
-    with minicnn.no_grad():
-        alone = microseconds(forward, seconds)
-    return {"us": {**alone, **microseconds(with_backward(forward, x, w, row, matrix), seconds), **step(train, seconds)}}
+    return measure(forward, (x, w, row, matrix), minicnn.no_grad, sides.minicnn_step(SMALL, threads), seconds)
 
 
 def measure_torch(threads: int, seconds: float) -> Record:
@@ -59,10 +56,23 @@ def measure_torch(threads: int, seconds: float) -> Record:
         "conv2d 1×1": partial(F.conv2d, x, w),
         "linear": partial(F.linear, row, matrix),
     }
-    train = sides.torch_step(SMALL, threads)
-    with torch.no_grad():
+    return measure(forward, (x, w, row, matrix), torch.no_grad, sides.torch_step(SMALL, threads), seconds)
+
+
+def measure(
+    forward: Calls, leaves: Sequence[Any], no_grad: Callable[[], Any], train: sides.Step, seconds: float
+) -> Record:
+    """Each call without a graph, each with its gradients, and the whole step, in microseconds."""
+    with no_grad():
         alone = microseconds(forward, seconds)
-    return {"us": {**alone, **microseconds(with_backward(forward, x, w, row, matrix), seconds), **step(train, seconds)}}
+    train()
+    return {
+        "us": {
+            **alone,
+            **microseconds(with_backward(forward, *leaves), seconds),
+            **microseconds({NETWORK: train}, seconds),
+        }
+    }
 
 
 def with_backward(forward: Calls, *leaves: Any) -> Calls:
@@ -78,11 +88,6 @@ def with_backward(forward: Calls, *leaves: Any) -> Calls:
 
 def microseconds(calls: Calls, seconds: float) -> dict[str, float]:
     return {name: 1e3 * ops.timed([call], seconds) for name, call in calls.items()}
-
-
-def step(train: sides.Step, seconds: float) -> dict[str, float]:
-    train()
-    return microseconds({NETWORK: train}, seconds)
 
 
 # --- The table ---------------------------------------------------------------------------------------------------
