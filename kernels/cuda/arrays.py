@@ -1,0 +1,44 @@
+"""What the wrappers beside the .cu files share: which arrays they take, and how those are laid out.
+
+Written with `array_module`, so that the same wrappers drive kernels that run on the host.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kernels import array_module
+from kernels.cuda.launcher import Dim, Kernels
+
+Array = Any  # cupy.ndarray, or numpy.ndarray where kernels run on the host
+
+FAST = (np.dtype(np.float16), np.dtype(np.float32))
+
+
+def kernels_of(module: str) -> Kernels:
+    """The kernels of the .cu file beside the Python file `module`."""
+    return Kernels(Path(module).with_suffix(".cu"))
+
+
+def fast(*arrays: Array | None) -> bool:
+    """Whether the kernels take these maps: of one dtype, float32 or float16. Others go to the reference."""
+    dtypes = {a.dtype for a in arrays if a is not None}
+    return len(dtypes) == 1 and dtypes.pop() in FAST
+
+
+def contiguous(a: Array) -> Array:
+    """The array in C order: itself if it is, else a copy. A NumPy array stays one, for the launcher to refuse."""
+    return array_module(a).ascontiguousarray(a)
+
+
+def empty_like(a: Array) -> Array:
+    """A C-ordered array of the shape and dtype of `a`."""
+    return array_module(a).empty(a.shape, a.dtype)
+
+
+def blocks(elements: int, threads: int) -> Dim:
+    """The grid of blocks of `threads` that has a thread for each element; none for no elements."""
+    return (-(-elements // threads),)
