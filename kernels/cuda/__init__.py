@@ -13,4 +13,6 @@ from kernels.reference import *
 from kernels.reference import __all__ as __all__
 
 # isort: on
-from kernels.cuda.elementwise import relu, relu_grad
+from kernels.cuda.columns import col2im, im2col
+from kernels.cuda.convolution import conv2d, conv2d_input_grad, conv2d_relu, conv2d_weight_grad
+from kernels.cuda.elementwise import relu, relu_grad, sigmoid, sigmoid_grad, tanh, tanh_grad

@@ -14,6 +14,7 @@ from kernels import array_module
 from kernels.cuda.launcher import Dim, Kernels
 
 Array = Any  # cupy.ndarray, or numpy.ndarray where kernels run on the host
+Shape = tuple[int, ...]
 
 FAST = (np.dtype(np.float16), np.dtype(np.float32))
 
@@ -42,3 +43,12 @@ def empty_like(a: Array) -> Array:
 def blocks(elements: int, threads: int) -> Dim:
     """The grid of blocks of `threads` that has a thread for each element; none for no elements."""
     return (-(-elements // threads),)
+
+
+def lanes(channels: int, threads: int = 256) -> Dim:
+    """A block (x, y) for maps: x threads side by side on the channels of a position, y positions.
+
+    A warp reads best along the channels; with fewer than 32 of them, some of its threads take other positions.
+    """
+    x = next((x for x in (8, 16) if channels <= x), 32)
+    return x, threads // x
