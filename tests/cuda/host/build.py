@@ -81,7 +81,7 @@ def library(text: str, options: Iterable[str]) -> Path:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         source, product = Path(folder, "source.cpp"), Path(folder, "product.so")
         source.write_text(text, encoding="utf-8")
-        command = [compiler(), *options, f"-I{INCLUDE}", str(source), "-o", str(product)]
+        command = [compiler(), f"-I{INCLUDE}", *options, str(source), "-o", str(product)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise CompileError(f"g++ cannot compile the kernel:\n{done.stderr}")

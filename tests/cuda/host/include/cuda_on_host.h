@@ -19,6 +19,9 @@
 #define __launch_bounds__(...)
 #define __restrict__ __restrict
 
+#undef assert
+#define assert(condition) ((condition) ? void() : host::fail("assert(" #condition ") does not hold, line ", __LINE__))
+
 #define threadIdx (host::now.threadIdx)
 #define blockIdx (host::now.blockIdx)
 #define blockDim (host::now.blockDim)

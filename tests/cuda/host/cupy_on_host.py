@@ -1,0 +1,87 @@
+"""The real CuPy, of its ROCm wheel, with every kernel compiled for the CPU, those that it writes itself included.
+
+`enter(folder)` makes `import cupy` find it; folder is what `environment.py` has made. Arrays, streams, errors and the
+checks of arguments are CuPy's own; only the libraries below it and its compiler are replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.cuda.host import build
+
+ORDERS = {"forward": 0, "reverse": 1, "random": 2}
+
+
+@functools.cache
+def _load(folder: Path) -> dict[str, ctypes.CDLL]:
+    """The stand-ins, under the names that CuPy's modules were linked with: the loader does not look for others."""
+    build.runtime()
+    libraries = sorted((folder / "libraries").glob("*.so.*"))
+    return {path.name.partition(".")[0]: ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL) for path in libraries}
+
+
+def enter(folder: Path) -> None:
+    """Make `import cupy` in this process import the CuPy of `folder`, working on the CPU."""
+    _load(folder)
+    os.environ |= {"CUPY_ACCELERATORS": "", "ROCM_HOME": str(folder)}  # CUB is precompiled for a GPU
+    sys.path.insert(0, str(folder / "wheel"))
+    import cupy
+    from cupy.cuda import compiler
+
+    compiler._compile_with_cache_hip = functools.partial(_compile, Path(cupy.__file__).parent / "_core" / "include")
+    cupy.cuda.set_allocator(None)  # no pool: every array ends at a page that faults
+    cupy.cuda.set_pinned_memory_allocator(None)
+
+
+def _compile(include: Path, source: str, options: tuple[str, ...], *_: Any, name_expressions: Any = None, **__: Any) -> Any:
+    from cupy.cuda import compiler, function
+
+    instances = list(name_expressions or ())
+    kept = [f"-I{include}", "-D__CUDACC_VER_MAJOR__=12", *(o for o in options if o.startswith(("-I", "-D")))]
+    try:
+        path = build.module(source, instances=instances, options=kept)
+    except build.CompileError as error:
+        raise compiler.CompileException(str(error), source, "kernel.cu", options, "g++") from None
+    module = function.Module()
+    module._set_mapping({name: f"instance{i}" for i, name in enumerate(instances)})
+    module.load(b"HOST:" + os.fsencode(path) + b"\0")
+    return module
+
+
+def _runtime() -> Any:
+    return ctypes.CDLL("libamdhip64.so.7")
+
+
+def launches() -> int:
+    """How many kernels have been launched in this process."""
+    count = _runtime().host_launches
+    count.restype = ctypes.c_ulonglong
+    return count()
+
+
+@contextlib.contextmanager
+def order(name: str) -> Iterator[None]:
+    """Within the block, threads run in this order: "forward", "reverse" or "random"."""
+    _runtime().host_order(ORDERS[name])
+    try:
+        yield
+    finally:
+        _runtime().host_order(ORDERS["forward"])
+
+
+@contextlib.contextmanager
+def no_synchronising() -> Iterator[None]:
+    """Within the block, whatever makes the host wait for the device raises: `.get()`, `float(a)`, `.item()`, `synchronize()`."""
+    _runtime().host_forbid_synchronising(1)
+    try:
+        yield
+    finally:
+        _runtime().host_forbid_synchronising(0)
