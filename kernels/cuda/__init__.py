@@ -13,6 +13,32 @@ from kernels.reference import *
 from kernels.reference import __all__ as __all__
 
 # isort: on
+from kernels.cuda.batch_normalisation import (
+    batch_norm,
+    batch_norm_eval_grad,
+    batch_norm_grad,
+    batch_norm_stats,
+    batch_norm_update,
+    bias_grad,
+    bn_relu,
+    bn_relu_eval_grad,
+    bn_relu_grad,
+)
 from kernels.cuda.columns import col2im, im2col
+from kernels.cuda.contrast_normalisation import lcn, lcn_grad
 from kernels.cuda.convolution import conv2d, conv2d_input_grad, conv2d_relu, conv2d_weight_grad
 from kernels.cuda.elementwise import relu, relu_grad, sigmoid, sigmoid_grad, tanh, tanh_grad
+from kernels.cuda.fully_connected import linear, linear_input_grad, linear_weight_grad
+from kernels.cuda.loss import cross_entropy, cross_entropy_grad, softmax, softmax_grad
+from kernels.cuda.optimisers import adam_update, ema_update, rmsprop_update, sgd_update, sum_update
+from kernels.cuda.philox import dropout
+from kernels.cuda.pooling import (
+    avg_pool,
+    avg_pool_grad,
+    global_avg_pool,
+    global_avg_pool_grad,
+    max_pool,
+    max_pool_grad,
+)
+from kernels.cuda.response_normalisation import lrn, lrn_grad
+from kernels.cuda.shortcut import pad_channels, subsample, subsample_grad

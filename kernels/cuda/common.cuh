@@ -10,3 +10,31 @@ __device__ __forceinline__ int global_thread() { return blockIdx.x * blockDim.x 
 __device__ __forceinline__ int window_of(int start, int stride, int outputs) {
     return start >= 0 && start % stride == 0 && start / stride < outputs ? start / stride : -1;
 }
+
+// ---- Sums over the rows of a block ----------------------------------------------------------------------------------
+//
+// A map is a matrix of N·H·W positions by C channels. Blocks of blockDim.x channels by blockDim.y positions read it a
+// warp's width of neighbouring channels at a time; what is summed over positions is summed by each thread for itself
+// first, then over the threads of a column, in the order of a tree: the same for every run.
+
+constexpr int BLOCK = 256;  // threads of such a block, and floats that its sums need of shared memory
+
+// The sum of `value` over the column of a thread, in all its threads.
+__device__ __forceinline__ float column_sum(float value, float (&shared)[BLOCK]) {
+    const int at = threadIdx.y * blockDim.x + threadIdx.x;
+    shared[at] = value;
+    __syncthreads();
+    for (int half_of = blockDim.y / 2; half_of > 0; half_of /= 2) {
+        if (threadIdx.y < half_of) shared[at] += shared[at + half_of * blockDim.x];
+        __syncthreads();
+    }
+    const float sum = shared[threadIdx.x];
+    __syncthreads();  // before somebody writes the next sum over this one
+    return sum;
+}
+
+// The sum of `value` over the 32 threads of a warp, in all of them: they exchange registers, no memory is needed.
+__device__ __forceinline__ float warp_sum(float value) {
+    for (int distance = 16; distance > 0; distance /= 2) value += __shfl_xor_sync(0xffffffffu, value, distance);
+    return value;
+}

@@ -107,7 +107,7 @@ def needs(log: str) -> list[Needs]:
     ]
 
 
-_VARIANTS = re.compile(r"^// (\w+) is (.+?)\.?$", re.MULTILINE)
+_VARIANTS = re.compile(r"^// ([A-Z]+) is ([a-z ]+ or [a-z ]+)\.$", re.MULTILINE)
 
 
 def sources() -> Iterator[tuple[str, Source]]:
@@ -122,7 +122,7 @@ def sources() -> Iterator[tuple[str, Source]]:
 def main() -> None:
     if library() is None:
         raise SystemExit("the compiler is missing: pip install nvidia-cuda-nvrtc nvidia-cuda-runtime")
-    columns = "{:28} {:30} {:>9} {:>8} {:>7}  {}"
+    columns = "{:36} {:24} {:>9} {:>8} {:>7}  {}"
     print(columns.format("source", "kernel", "registers", "spilled", "shared", "architectures"))
     for name, text in sources():
         tables = {architecture: needs(compile_log(text.code, name, architecture)) for architecture in ARCHITECTURES}
