@@ -13,6 +13,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -84,7 +85,7 @@ static void** parameters;
 static char *dynamic, *dynamic_end;            // dynamic shared memory ends at a guard page
 static char* statics;                          // all `__shared__` variables of the module
 static size_t statics_bytes;
-static std::string error;
+static thread_local std::string error;
 static sigjmp_buf escape;
 
 static Thread& self() { return threads[now.thread]; }
@@ -353,6 +354,8 @@ static void run_grid(const Launch& l) {
 }
 
 const char* launch(const Launch& l, void (*kernel)(void**), void** values, const volatile char* shared) {
+  static std::mutex one_at_a_time;
+  std::lock_guard lock(one_at_a_time);
   find_statics(shared);
   error = problem(l);
   if (!error.empty()) return error.c_str();

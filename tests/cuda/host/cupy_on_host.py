@@ -17,6 +17,7 @@ from typing import Any
 
 from tests.cuda.host import build
 
+HEADERS = ("cupy/complex.cuh", "cupy/carray.cuh", "cupy/atomics.cuh", "cupy/math_constants.h")  # of CuPy's own kernels
 ORDERS = {"forward": 0, "reverse": 1, "random": 2}
 
 
@@ -41,13 +42,16 @@ def enter(folder: Path) -> None:
     cupy.cuda.set_pinned_memory_allocator(None)
 
 
-def _compile(include: Path, source: str, options: tuple[str, ...], *_: Any, name_expressions: Any = None, **__: Any) -> Any:
+def _compile(
+    include: Path, source: str, options: tuple[str, ...], *_: Any, name_expressions: Any = None, **__: Any
+) -> Any:
     from cupy.cuda import compiler, function
 
     instances = list(name_expressions or ())
-    kept = [f"-I{include}", "-D__CUDACC_VER_MAJOR__=12", *(o for o in options if o.startswith(("-I", "-D")))]
+    given = [option for option in options if option.startswith(("-I", "-D"))]
+    kept = [f"-I{include}", "-D__CUDACC_VER_MAJOR__=12", *given]
     try:
-        path = build.module(source, instances=instances, options=kept)
+        path = build.module(source, instances=instances, options=kept, headers=HEADERS)
     except build.CompileError as error:
         raise compiler.CompileException(str(error), source, "kernel.cu", options, "g++") from None
     module = function.Module()
@@ -62,9 +66,7 @@ def _runtime() -> Any:
 
 def launches() -> int:
     """How many kernels have been launched in this process."""
-    count = _runtime().host_launches
-    count.restype = ctypes.c_ulonglong
-    return count()
+    return _runtime().host_launches()
 
 
 @contextlib.contextmanager

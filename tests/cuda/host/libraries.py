@@ -74,6 +74,8 @@ def make(wheel: Path, folder: Path) -> None:
         (folder / f"{library}.cpp").write_text(f"#include <cstdio>\n#include <cstdlib>\n{stubs}")
         command = [build.compiler(), "-std=c++17", "-O3", "-g1", "-shared", "-fPIC", "-w", f"-Wl,-soname,{name}"]
         command += [f"-Wl,--version-script={folder / library}.map", str(folder / f"{library}.cpp")]
-        done = subprocess.run([*command, *([str(source)] if source else []), "-o", str(folder / name)], text=True, capture_output=True)
+        done = subprocess.run(
+            [*command, *([str(source)] if source else []), "-o", str(folder / name)], text=True, capture_output=True
+        )
         if done.returncode:
             raise build.CompileError(f"g++ cannot compile {name}:\n{done.stderr}")

@@ -6,9 +6,11 @@
 
 #include <dlfcn.h>
 #include <sys/mman.h>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <mutex>
 #include <string>
 #include <utility>
 
@@ -19,11 +21,12 @@ constexpr size_t PAGE = 4096, ALIGNMENT = 16, CAPACITY = size_t(8) << 30;
 
 struct Block { char* pages; size_t all, asked; };
 static std::map<uintptr_t, Block> device_memory;
+static std::recursive_mutex memory_lock;
 static size_t used = 0;
-static int last = Success;
-static std::string message;
-static host::Launch how = {};         // order and seed of the launches to come
-static unsigned long long launches = 0;
+static thread_local int last = Success;
+static thread_local std::string message;
+static unsigned order = host::Forward;  // of the launches to come
+static std::atomic<unsigned> launches = 0;
 static bool synchronising_forbidden = false;
 
 static int fail(int error, std::string text = "") {
@@ -33,11 +36,12 @@ static int fail(int error, std::string text = "") {
 
 // ---- What the tests ask for ----------------------------------------------------------------------------------------
 
-API void host_order(unsigned order) { how.order = order; }
-API unsigned long long host_launches() { return launches; }
+API void host_order(unsigned wanted) { order = wanted; }
+API unsigned host_launches() { return launches; }
 API void host_forbid_synchronising(int forbid) { synchronising_forbidden = forbid; }
 API size_t host_used() { return used; }
 API int host_on_device(const void* p, size_t bytes) {  // do these bytes belong to one allocation?
+  std::lock_guard lock(memory_lock);
   auto next = device_memory.upper_bound(uintptr_t(p));
   if (next == device_memory.begin()) return 0;
   auto& [start, block] = *std::prev(next);
@@ -97,6 +101,7 @@ API int hipDeviceCanAccessPeer(int* can, int, int) { return *can = 0, Success; }
 API int hipMemGetInfo(size_t* free, size_t* total) { return *total = CAPACITY, *free = CAPACITY - used, Success; }
 API int hipMalloc(void** p, size_t bytes) {
   size_t body = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT, inner = (body + PAGE - 1) / PAGE * PAGE, all = inner + 2 * PAGE;
+  std::lock_guard lock(memory_lock);
   if (bytes > CAPACITY || used + bytes > CAPACITY) return fail(OutOfMemory);
   void* pages = mmap(nullptr, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (pages == MAP_FAILED) return fail(OutOfMemory);
@@ -111,6 +116,7 @@ API int hipMalloc(void** p, size_t bytes) {
 }
 API int hipFree(void* p) {
   if (!p) return Success;
+  std::lock_guard lock(memory_lock);
   auto found = device_memory.find(uintptr_t(p));
   if (found == device_memory.end()) return fail(InvalidValue);
   munmap(found->second.pages, found->second.all);
@@ -185,9 +191,8 @@ API int hipModuleGetGlobal(void** p, size_t*, void* module, const char* name) { 
 API int hipFuncGetAttribute(int* value, int attribute, void*) { return *value = attribute ? 0 : 1024, Success; }
 API int hipModuleLaunchKernel(Kernel kernel, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                               unsigned shared, void*, void** parameters, void**) {
-  how.grid[0] = gx, how.grid[1] = gy, how.grid[2] = gz, how.block[0] = bx, how.block[1] = by, how.block[2] = bz;
-  how.shared = shared, how.seed = ++launches;
-  const char* problem = kernel(&how, parameters);
+  host::Launch launch = {{gx, gy, gz}, {bx, by, bz}, shared, order, ++launches};
+  const char* problem = kernel(&launch, parameters);
   if (!problem) return Success;
   return fail(strncmp(problem, "invalid configuration", 21) ? LaunchFailure : InvalidConfiguration, problem);
 }

@@ -1,0 +1,70 @@
+"""`python -m tests.cuda.host.environment [FOLDER]` makes what `pytest --device=host` needs, apart from the user's packages.
+
+CuPy's ROCm wheel, unpacked into a folder of its own (no ROCm, no GPU, no change to the Python that runs this), and the
+stand-ins for the libraries that it links with. What is there already is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import platformdirs
+
+from tests.cuda.host import libraries
+
+WHEEL = "cupy-rocm-7-0==14.2.0"
+
+
+def default() -> Path:
+    """MINICNN_HOST_CUPY, or a cache folder of the user's."""
+    named = os.environ.get("MINICNN_HOST_CUPY")
+    return Path(named) if named else platformdirs.user_cache_path("minicnn", appauthor=False) / WHEEL.replace("==", "-")
+
+
+def install(wheel: str, folder: Path) -> None:
+    """Unpack a wheel, without what it depends on, into `folder`, unless that is there already."""
+    if folder.exists():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--target",
+            f"{unfinished}/wheel",
+            wheel,
+        ]
+        subprocess.run(command, check=True)
+        Path(unfinished, "wheel").rename(folder)
+
+
+def make(folder: Path) -> Path:
+    """The environment in `folder`, complete."""
+    install(WHEEL, folder / "wheel")
+    libraries.make(folder / "wheel", folder / "libraries")
+    return folder
+
+
+def existing() -> Path:
+    """The default environment. Raises FileNotFoundError if nobody has made it."""
+    folder = default()
+    if not (folder / "libraries").exists():
+        raise FileNotFoundError(f"{folder} is not there: make it with python -m tests.cuda.host.environment")
+    return folder
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.cuda.host.environment", description="See GPU tests on the CPU."
+    )
+    parser.add_argument("folder", type=Path, nargs="?", default=default(), help="default: %(default)s")
+    print(make(parser.parse_args().folder))
