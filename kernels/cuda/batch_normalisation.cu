@@ -41,7 +41,7 @@ __device__ __forceinline__ Moments column_join(Moments mine) {
         if (threadIdx.y < half_of) shared[at] = join(shared[at], shared[at + half_of * blockDim.x]);
         __syncthreads();
     }
-    return shared[threadIdx.x];
+    return shared[at];
 }
 
 // Grid: slices of rows, blocks of channels. parts (slices, 2, C): mean and squares of each slice.

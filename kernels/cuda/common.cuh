@@ -19,7 +19,8 @@ __device__ __forceinline__ int window_of(int start, int stride, int outputs) {
 
 constexpr int BLOCK = 256;  // threads of such a block, and floats that its sums need of shared memory
 
-// The sum of `value` over the column of a thread, in all its threads.
+// The sum of `value` over the column of a thread; valid where threadIdx.y is 0. May be called again with the same memory:
+// each thread ends with its own element, which nobody else reads before the next barrier.
 __device__ __forceinline__ float column_sum(float value, float (&shared)[BLOCK]) {
     const int at = threadIdx.y * blockDim.x + threadIdx.x;
     shared[at] = value;
@@ -28,9 +29,7 @@ __device__ __forceinline__ float column_sum(float value, float (&shared)[BLOCK])
         if (threadIdx.y < half_of) shared[at] += shared[at + half_of * blockDim.x];
         __syncthreads();
     }
-    const float sum = shared[threadIdx.x];
-    __syncthreads();  // before somebody writes the next sum over this one
-    return sum;
+    return shared[at];
 }
 
 // The sum of `value` over the 32 threads of a warp, in all of them: they exchange registers, no memory is needed.

@@ -135,7 +135,7 @@ def test_columns_and_their_way_back(draw, on_host):
     same(cuda.col2im(col, x.shape, **options), reference_backend.col2im(col, x.shape, **options), FLOAT32)
 
 
-wide = st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5), st.integers(1, 140))
+wide = st.tuples(st.integers(1, 3), st.integers(2, 5), st.integers(2, 5), st.integers(1, 140))
 
 
 @few
@@ -273,7 +273,6 @@ def test_float64_is_the_reference_s(name, data):
 
 def test_these_tests_launch_every_kernel_of_every_file():
     recorder = Recorder()
-    launched = set()
 
     @settings(max_examples=20, database=None)
     @given(data=st.data())
@@ -282,23 +281,20 @@ def test_these_tests_launch_every_kernel_of_every_file():
             draw = data.draw(CASES[name].inputs)
             call(cuda, name, draw, draw.arrays(np.float32))
 
-    with launcher.using(recorder), kernels.use("reference"):
+    with launcher.using(recorder), kernels.use("reference"), np.errstate(all="ignore"):  # results stay as allocated
         record()
         for further, update in UPDATES.values():
             update(cuda, *(random((5,), i) for i in range(2 + further)))
-    launched = set(recorder.launched)
     declared = {(source.path.name, kernel) for _, source in nvrtc.sources() for kernel in signatures(source.code)}
-    assert launched == declared
+    assert set(recorder.launched) == declared
 
 
 def test_empty_batches_launch_nothing(recorder):
     x, w, c = np.empty((0, 6, 6, 4), np.float32), random((3, 3, 4, 5)), random((4,))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(NumpyLauncher, "launch", None)
-        assert cuda.relu(x).shape == x.shape
-        assert cuda.batch_norm(x, c, c, c, c).shape == x.shape
-        assert cuda.max_pool(x, 2)[0].shape == (0, 3, 3, 4)
-        assert cuda.conv2d(x, w).shape == (0, 4, 4, 5)
+    assert cuda.relu(x).shape == x.shape
+    assert cuda.batch_norm(x, c, c, c, c).shape == x.shape
+    assert cuda.max_pool(x, 2)[0].shape == (0, 3, 3, 4)
+    assert cuda.conv2d(x, w).shape == (0, 4, 4, 5)
     assert not recorder.launched
 
 
