@@ -83,19 +83,24 @@ def is_pointwise(rows: Axis, cols: Axis) -> bool:
     return all((a.size, a.stride, a.before, a.after) == (1, 1, 0, 0) for a in (rows, cols))
 
 
-def pieces(x: Array, rows: Axis, cols: Axis) -> Iterator[tuple[slice, Array]]:
+def pieces(x: Array, rows: Axis, cols: Axis, beside: int = 0) -> Iterator[tuple[slice, Array]]:
     """(which rows, columns) of im2col(x) as an (N·OH·OW, KH·KW·C) matrix, in pieces that stay in the L2 cache.
 
-    Each piece is overwritten by the next, on the same stream: it never has to go to memory.
+    Each piece is overwritten by the next, on the same stream: it never has to go to memory. The columns of 1×1 windows
+    are x itself, and in one piece, unless for each row `beside` more elements shall stay in the cache with it.
     """
     n, _, _, c = x.shape
     count, length = n * rows.outputs * cols.outputs, rows.size * cols.size * c
-    if is_pointwise(rows, cols):
-        yield slice(0, count), x.reshape(count, c)
-        return
-    most = max(1, min(count, cache_bytes(x) // (length * x.itemsize)))
-    col = array_module(x).empty((most, length), x.dtype)
+    most = max(1, min(count, cache_bytes(x) // ((length + beside) * x.itemsize)))
+    stored = None
+    if not is_pointwise(rows, cols):
+        stored = array_module(x).empty((most, length), x.dtype)
+    elif not beside:
+        most = max(1, count)
     for first in range(0, count, most):
         part = slice(first, min(first + most, count))
-        _fill(col, x, first, part.stop - first, rows, cols)
-        yield part, col[: part.stop - first]
+        if stored is None:
+            yield part, x.reshape(count, c)[part]
+        else:
+            _fill(stored, x, first, part.stop - first, rows, cols)
+            yield part, stored[: part.stop - first]

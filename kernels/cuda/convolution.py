@@ -75,7 +75,8 @@ def _forward(
         return y
     matrix, w = y.reshape(-1, o), w.reshape(-1, o)
     added = None if residual is None else residual.reshape(-1, o)
-    for part, col in columns.pieces(x, rows, cols):
+    finishes = b is not None or residual is not None or rectify
+    for part, col in columns.pieces(x, rows, cols, beside=o if finishes else 0):
         gemm.matmul(col, w, out=matrix[part])
         finish(matrix[part], b, None if added is None else added[part], rectify)
     return y

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,18 +42,23 @@ MOST_SHARED = 48 * 1024  # bytes of a block
 
 
 class Parameter(NamedTuple):
-    """One parameter of a kernel: its name, its C type, and what else its declaration says."""
+    """One parameter of a kernel, as its declaration has it."""
 
     name: str
-    ctype: str
+    dtype: np.dtype  # of the scalar, or of the array's elements
     pointer: bool = False
     optional: bool = False  # a pointer that may be null
 
-    @property
-    def dtype(self) -> np.dtype:
-        """The NumPy type of the scalar, or of the array's elements."""
-        return np.dtype(C_TYPES[self.ctype])
 
+def _limits(dtype: np.dtype) -> tuple[float, float]:
+    """The least and the greatest number of a type."""
+    if dtype.kind == "f":
+        return float(np.finfo(dtype).min), float(np.finfo(dtype).max)
+    return (0, 1) if dtype.kind == "b" else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
+
+
+_CTYPES = {np.dtype(scalar): name for name, scalar in C_TYPES.items()}
+_LIMITS = {dtype: _limits(dtype) for dtype in _CTYPES}
 
 _KERNEL = re.compile(
     r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?(?P<name>\w+)\s*\((?P<parameters>[^)]*)\)'
@@ -79,7 +85,7 @@ def signatures(code: str) -> dict[str, tuple[Parameter, ...]]:
             raise ValueError(
                 f"{kernel}: parameter {name} has the type {ctype!r}, which is none of {', '.join(C_TYPES)}"
             )
-        return Parameter(name, ctype, pointer, optional)
+        return Parameter(name, np.dtype(C_TYPES[ctype]), pointer, optional)
 
     return {
         found["name"]: tuple(parameter(found["name"], text) for text in found["parameters"].split(",") if text.strip())
@@ -103,11 +109,12 @@ class CupyLauncher:
 
         self.array = cupy.ndarray
         self._module = functools.cache(lambda code: cupy.RawModule(code=code, options=("-std=c++17",)))
+        self._function = functools.cache(lambda code, kernel: self._module(code).get_function(kernel))
 
     def launch(self, source: Source, kernel: str, grid: Dim, block: Dim, arguments: list[Any], shared: int) -> None:
         null = np.uint64(0)  # CuPy would take None for an argument without a value
-        given = tuple(null if a is None else a for a in arguments)
-        self._module(source.code).get_function(kernel)(grid, block, given, shared_mem=shared)
+        given = tuple([null if a is None else a for a in arguments])
+        self._function(source.code, kernel)(grid, block, given, shared_mem=shared)
 
 
 _replacement: list[Launcher] = []
@@ -148,32 +155,20 @@ def source(path: Path, types: tuple[tuple[str, str], ...] = ()) -> Source:
     return Source(path, half + defines + text)
 
 
-@functools.cache
-def _signatures(code: str) -> dict[str, tuple[Parameter, ...]]:
-    return signatures(code)
-
-
-def ctype(dtype: Any) -> str:
-    """The C name of a NumPy dtype: "half" for float16. Raises KeyError for a dtype that no kernel takes."""
-    return _CTYPES[np.dtype(dtype)]
-
-
-_CTYPES = {np.dtype(scalar): name for name, scalar in C_TYPES.items()}
-
-
 class Kernels:
     """The kernels of one .cu file: `Kernels(path).launch("relu", grid, block, x, y, n, T=x.dtype)`."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self._path = path
+        self._sources: dict[tuple[tuple[str, Any], ...], tuple[Source, dict[str, tuple[Parameter, ...]]]] = {}
 
     def launch(self, kernel: str, grid: Dim, block: Dim, *arguments: Any, shared: int = 0, **types: Any) -> None:
         """Launch `kernel` on a grid of blocks; `types` are the dtypes that names such as T stand for.
 
         Raises TypeError, before any launch, for an argument that the kernel's signature does not allow.
         """
-        text = source(self.path, tuple((name, ctype(dtype)) for name, dtype in types.items()))
-        parameters = _signatures(text.code)[kernel]
+        text, declared = self._source(types)
+        parameters = declared[kernel]
         launcher = _replacement[-1] if _replacement else _cupy()
         if len(arguments) != len(parameters):
             names = ", ".join(parameter.name for parameter in parameters)
@@ -188,45 +183,55 @@ class Kernels:
         if min(grid) > 0:
             launcher.launch(text, kernel, grid, block, checked, shared)
 
+    def _source(self, types: dict[str, Any]) -> tuple[Source, dict[str, tuple[Parameter, ...]]]:
+        """The file for these types, and the signatures of its kernels; both are read once."""
+        key = tuple(types.items())
+        if key not in self._sources:
+            text = source(self._path, tuple((name, _CTYPES[np.dtype(dtype)]) for name, dtype in key))
+            self._sources[key] = text, signatures(text.code)
+        return self._sources[key]
 
-def _described(value: Any) -> str:
+
+# ---- Checks. A training step launches a thousand kernels: what is right passes quickly, words are for what is not. ---
+
+
+def _refused(kernel: str, parameter: Parameter, expected: str, value: Any, more: str = "") -> TypeError:
+    given = f"{type(value).__name__} {value!r}"
     if hasattr(value, "dtype") and hasattr(value, "shape"):
-        return f"{type(value).__module__.partition('.')[0]} {value.dtype} array {tuple(value.shape)}"
-    return f"{type(value).__name__} {value!r}"
+        given = f"{type(value).__module__.partition('.')[0]} {value.dtype} array {tuple(value.shape)}"
+    return TypeError(f"{kernel}: {parameter.name} must {expected}, got {given}{more}")
 
 
 def _array(kernel: str, parameter: Parameter, value: Any, kind: Any) -> Any:
     if value is None and parameter.optional:
         return None
-    expected = f"a {kind.__module__.partition('.')[0]} {parameter.dtype} array"
     if not isinstance(value, kind) or value.dtype != parameter.dtype:
-        raise TypeError(f"{kernel}: {parameter.name} must be {expected}, got {_described(value)}")
+        expected = f"be a {kind.__module__.partition('.')[0]} {parameter.dtype} array"
+        raise _refused(kernel, parameter, expected, value)
     if not value.flags.c_contiguous:
-        strides = f"strides {value.strides}"
-        raise TypeError(f"{kernel}: {parameter.name} must be C-contiguous, got {_described(value)} with {strides}")
+        raise _refused(kernel, parameter, "be C-contiguous", value, f" with strides {value.strides}")
     if value.size > LARGEST:
-        raise TypeError(f"{kernel}: {parameter.name} must have at most {LARGEST} elements, got {_described(value)}")
+        raise _refused(kernel, parameter, f"have at most {LARGEST} elements", value)
     return value
 
 
 def _scalar(kernel: str, parameter: Parameter, value: Any) -> np.generic:
-    dtype = parameter.dtype
-    whole = isinstance(value, (int, np.integer))
-    expected = f"an {dtype}" if dtype.kind == "i" else f"a {dtype}"
-    if dtype.kind == "f":
-        fits = (whole or isinstance(value, (float, np.floating))) and not isinstance(value, bool)
-        fits = fits and (abs(float(value)) <= float(np.finfo(dtype).max) or not np.isfinite(value))
-    elif dtype.kind == "b":
-        fits = isinstance(value, (bool, np.bool_))
+    dtype, (low, high) = parameter.dtype, _LIMITS[parameter.dtype]
+    if isinstance(value, (bool, np.bool_)):
+        fits = dtype.kind == "b"
+    elif isinstance(value, (int, np.integer)):
+        fits = dtype.kind != "b" and low <= int(value) <= high
+    elif isinstance(value, (float, np.floating)):
+        fits = dtype.kind == "f" and not high < abs(float(value)) < math.inf
     else:
-        fits = whole and not isinstance(value, bool) and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
+        fits = False
     if not fits:
-        raise TypeError(f"{kernel}: {parameter.name} must be {expected}, got {_described(value)}")
+        raise _refused(kernel, parameter, f"be {'an' if dtype.kind == 'i' else 'a'} {dtype}", value)
     return dtype.type(value)
 
 
 def _check_dimensions(kernel: str, grid: Dim, block: Dim, shared: int) -> None:
-    threads = int(np.prod(block))
+    threads = math.prod(block)
     if not 1 <= threads <= MOST_THREADS:
         raise TypeError(f"{kernel}: a block must have 1 to {MOST_THREADS} threads, got {threads} {block}")
     if any(not 0 <= blocks <= most for blocks, most in zip(grid, MOST_BLOCKS, strict=False)):

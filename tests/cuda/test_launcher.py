@@ -59,17 +59,17 @@ def arguments(**replaced: Any) -> list[Any]:
 def test_signatures_are_read_off_the_source():
     assert signatures("#define T half\n" + CODE) == {
         "scale": (
-            Parameter("x", "half", pointer=True),
-            Parameter("b", "float", pointer=True, optional=True),
-            Parameter("y", "half", pointer=True),
-            Parameter("by", "float"),
-            Parameter("n", "int"),
+            Parameter("x", np.dtype(np.float16), pointer=True),
+            Parameter("b", np.dtype(np.float32), pointer=True, optional=True),
+            Parameter("y", np.dtype(np.float16), pointer=True),
+            Parameter("by", np.dtype(np.float32)),
+            Parameter("n", np.dtype(np.int32)),
         ),
         "counts": (
-            Parameter("out", "unsigned char", pointer=True),
-            Parameter("seed", "unsigned long long"),
-            Parameter("flag", "bool"),
-            Parameter("big", "long long", pointer=True),
+            Parameter("out", np.dtype(np.uint8), pointer=True),
+            Parameter("seed", np.dtype(np.uint64)),
+            Parameter("flag", np.dtype(np.bool_)),
+            Parameter("big", np.dtype(np.int64), pointer=True),
         ),
     }
 
