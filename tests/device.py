@@ -18,7 +18,8 @@ np: Any = numpy
 name = "cpu"  # the device's, as minicnn.device.to has it
 
 
-PRECOMPILED = {"argsort", "median", "sort", "unique"}  # parts of CuPy that the host cannot run: computed by NumPy
+# Computed by NumPy: comparisons, and parts of CuPy that are precompiled for a GPU.
+ON_HOST = {"allclose", "array_equal", "argsort", "median", "sort", "unique"}
 
 
 def host(value: Any) -> Any:
@@ -53,11 +54,12 @@ class _Device:
         import cupy
 
         self._cupy = cupy
+        self.shares_memory = cupy.may_share_memory
         self.testing = _OnHost(numpy.testing)
         self.random = _OnHost(numpy.random, _OnHost)
 
     def __getattr__(self, attribute: str) -> Any:
-        if attribute in PRECOMPILED:
+        if attribute in ON_HOST:
             return getattr(_OnHost(numpy), attribute)
         return getattr(self._cupy, attribute, None) or getattr(numpy, attribute)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import os
 
-import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from minicnn import checkpoint
+from tests.device import np
 
 ARRAYS = {
     "conv.weight": np.random.default_rng(0).normal(size=(3, 3, 2, 4)).astype(np.float32),

@@ -7,13 +7,14 @@ import weakref
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
 import pytest
 
 from minicnn import Tensor, interop, layers, models, no_grad, observe, ops
 from minicnn.folding import fold
 from minicnn.layers import BatchNorm, Conv2d, Linear, Module, ReLU, Sequential
 from minicnn.models.resnet import Bottleneck, ResNet
+from tests import device
+from tests.device import np
 
 
 def bottlenecks() -> ResNet:
@@ -54,7 +55,7 @@ NETWORKS: dict[str, tuple[Callable[..., Module], int]] = {  # with the number of
 
 def trained(build: Callable[..., Module], dtype: type = np.float32) -> Module:
     """As if it had been trained: every BatchNorm has statistics, gamma and beta of its own."""
-    model, rng = build().to(dtype=dtype), np.random.default_rng(5)
+    model, rng = build().to(device.name, dtype), np.random.default_rng(5)
     for name, array in model.state_dict().items():
         low, high = (0.5, 2) if name.endswith("running_var") else (-0.3, 0.3)
         array[...] += rng.uniform(low, high, array.shape) if array.ndim == 1 else 0

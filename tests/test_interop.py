@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from minicnn import Tensor, checkpoint, init, interop, layers, models
+from tests import device
+from tests.device import np
 
 
 class Net(layers.Module):
@@ -16,6 +17,7 @@ class Net(layers.Module):
         self.conv1 = layers.Conv2d(2, 4, (3, 2), bias=False)
         self.bn1 = layers.BatchNorm(4)
         self.fc = layers.Linear(24, 5, from_map=(2, 3, 4))
+        self.to(device.name)
 
 
 def torch_state() -> dict[str, np.ndarray]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 import kernels
 from minicnn import Generator, Tensor, ops
+from tests.device import np
 
 
 def t(*shape):

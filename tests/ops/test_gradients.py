@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import types
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kernels
 from minicnn import gradcheck, ops
+from tests.device import np
 from tests.ops.calls import CALLS, run
 
 BASIC = {name for name, call in CALLS.items() if "basic" in getattr(ops, name.partition(",")[0]).__module__}

@@ -81,7 +81,7 @@ def order(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def no_synchronising() -> Iterator[None]:
-    """Within the block, whatever makes the host wait for the device raises: `.get()`, `float(a)`, `.item()`, `synchronize()`."""
+    """Within the block, all that makes the host wait for the device raises: `.get()`, `float(a)`, `synchronize()`, …"""
     _runtime().host_forbid_synchronising(1)
     try:
         yield

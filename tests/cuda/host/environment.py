@@ -1,7 +1,7 @@
-"""`python -m tests.cuda.host.environment [FOLDER]` makes what `pytest --device=host` needs, apart from the user's packages.
+"""`python -m tests.cuda.host.environment [FOLDER]` makes what `pytest --device=host` needs.
 
-CuPy's ROCm wheel, unpacked into a folder of its own (no ROCm, no GPU, no change to the Python that runs this), and the
-stand-ins for the libraries that it links with. What is there already is kept.
+That is CuPy's ROCm wheel, unpacked into a folder of its own (no ROCm, no GPU, no change to the Python that runs this),
+and the stand-ins for the libraries that it links with. A wheel that is there already is kept.
 """
 
 from __future__ import annotations
@@ -18,12 +18,22 @@ import platformdirs
 from tests.cuda.host import libraries
 
 WHEEL = "cupy-rocm-7-0==14.2.0"
+CUDA_WHEEL = "cupy-cuda12x==14.2.0"
+
+
+def _folder(variable: str, wheel: str) -> Path:
+    named = os.environ.get(variable)
+    return Path(named) if named else platformdirs.user_cache_path("minicnn", appauthor=False) / wheel.replace("==", "-")
 
 
 def default() -> Path:
-    """MINICNN_HOST_CUPY, or a cache folder of the user's."""
-    named = os.environ.get("MINICNN_HOST_CUPY")
-    return Path(named) if named else platformdirs.user_cache_path("minicnn", appauthor=False) / WHEEL.replace("==", "-")
+    """The folder of the environment: MINICNN_HOST_CUPY, or one in the user's cache."""
+    return _folder("MINICNN_HOST_CUPY", WHEEL)
+
+
+def cuda_wheel() -> Path:
+    """Where CuPy's CUDA wheel is unpacked, to look names up: MINICNN_CUDA_WHEEL, or a folder in the user's cache."""
+    return _folder("MINICNN_CUDA_WHEEL", CUDA_WHEEL)
 
 
 def install(wheel: str, folder: Path) -> None:

@@ -65,8 +65,7 @@ def make(wheel: Path, folder: Path) -> None:
             versions[version or "unversioned"].append(symbol)
         script = "".join(f"{version} {{ global: {'; '.join(group)}; }};\n" for version, group in versions.items())
         stubs = "".join(
-            f'extern "C" void {symbol}() {{ fputs("{symbol}: not among the functions that work on the host\\n", stderr); '
-            "abort(); }\n"
+            f'extern "C" void {symbol}() {{ fputs("{symbol} does not work on the host\\n", stderr); abort(); }}\n'
             for symbol, _ in sorted(symbols[library])
             if symbol not in works
         )

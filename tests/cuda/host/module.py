@@ -89,7 +89,7 @@ class HostModule:
     def launch(
         self, name: str, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], shared: int = 0
     ) -> None:
-        """Run one kernel. `args` are C-contiguous NumPy arrays, None for a null pointer, NumPy scalars of the exact type.
+        """Run one kernel. `args`: C-contiguous NumPy arrays, None for a null pointer, NumPy scalars of the exact type.
 
         Raises TypeError for arguments that do not fit the signature, KernelError for what the kernel does wrong.
         """

@@ -77,6 +77,7 @@ static int strided(int m, int n, int k, double alpha, Matrix a, long long sa, Ma
     if (int status = gemm(m, n, k, alpha, nth(a, sa, i), nth(b, sb, i), beta, nth(c, sc, i))) return status;
   return Success;
 }
+// alpha and beta are doubles for products of doubles and floats for all others.
 static double scalar(const void* p, int type) { return type == F64 ? *static_cast<const double*>(p) : *static_cast<const float*>(p); }
 
 API int hipblasCreate(void** handle) { return *handle = malloc(8), Success; }
@@ -116,11 +117,11 @@ API int hipblasGetMathMode(void*, int* mode) { return *mode = 0, Success; }
 PRODUCTS(S, float, F32)
 PRODUCTS(D, double, F64)
 API int hipblasGemmEx(void*, int ta, int tb, int m, int n, int k, const void* alpha, void* a, int at, int lda, void* b, int bt,
-                      int ldb, const void* beta, void* c, int ct, int ldc, int sum, int) {
-  return gemm(m, n, k, scalar(alpha, sum), {a, at, lda, ta}, {b, bt, ldb, tb}, scalar(beta, sum), {c, ct, ldc, PLAIN});
+                      int ldb, const void* beta, void* c, int ct, int ldc, int, int) {
+  return gemm(m, n, k, scalar(alpha, ct), {a, at, lda, ta}, {b, bt, ldb, tb}, scalar(beta, ct), {c, ct, ldc, PLAIN});
 }
 API int hipblasGemmStridedBatchedEx(void*, int ta, int tb, int m, int n, int k, const void* alpha, void* a, int at, int lda,
                                     long long sa, void* b, int bt, int ldb, long long sb, const void* beta, void* c, int ct,
-                                    int ldc, long long sc, int count, int sum, int) {
-  return strided(m, n, k, scalar(alpha, sum), {a, at, lda, ta}, sa, {b, bt, ldb, tb}, sb, scalar(beta, sum), {c, ct, ldc, PLAIN}, sc, count);
+                                    int ldc, long long sc, int count, int, int) {
+  return strided(m, n, k, scalar(alpha, ct), {a, at, lda, ta}, sa, {b, bt, ldb, tb}, sb, scalar(beta, ct), {c, ct, ldc, PLAIN}, sc, count);
 }
