@@ -33,7 +33,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     chosen = config.getoption("device")
     config.addinivalue_line("markers", "cpu_only(reason): needs NumPy arrays, for the reason given")
+    config.addinivalue_line("markers", "too_slow_for_host(reason): needs a GPU, or the CPU's own kernels")
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "host" if chosen == "host" else "default"))
+    if chosen == "cpu":
+        return
+    launches = None  # nobody counts them on a GPU
     if chosen == "host":
         from tests.cuda.host import cupy_on_host, environment
 
@@ -41,9 +45,9 @@ def pytest_configure(config: pytest.Config) -> None:
             cupy_on_host.enter(environment.existing())
         except FileNotFoundError as error:
             raise pytest.UsageError(str(error)) from None
-    if chosen != "cpu":
-        device.use()
-        config.pluginmanager.register(device.Selection())
+        launches = cupy_on_host.launches
+    device.use()
+    config.pluginmanager.register(device.Selection(chosen == "host", launches))
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,10 @@ are NumPy's, moved there, and `np.testing` compares on the host. `host(a)` is th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import fnmatch
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -17,6 +20,8 @@ import pytest
 np: Any = numpy
 name = "cpu"  # the device's, as minicnn.device.to has it
 
+
+CPU_BACKEND = "is about the CPU backend: code that Numba and LLVM make for NumPy's memory"
 
 # Computed by NumPy: comparisons, and parts of CuPy that are precompiled for a GPU.
 ON_HOST = {"allclose", "array_equal", "argsort", "median", "sort", "unique"}
@@ -70,45 +75,67 @@ def use() -> None:
     np, name = _Device(), "cuda"
 
 
-class Selection:
-    """Of the tests collected, those whose arrays come from here run on the device; the others are listed with a reason.
+# Tests that have nothing to do on a device, by file, with the reason; single tests say so by the mark cpu_only.
+CPU_ONLY = {
+    "cuda/test_host_cupy_*": None,  # made for a device
+    "cuda/*": "runs CUDA kernels on NumPy arrays, or none at all",
+    "data/*": "reads and augments images, which happens before they go to a device",
+    "kernels/test_compile.py": CPU_BACKEND,
+    "kernels/test_cpu_*": CPU_BACKEND,
+    "kernels/test_every_kernel.py": CPU_BACKEND,
+    "kernels/test_addresses.py": CPU_BACKEND,
+    "kernels/test_memory.py": CPU_BACKEND,
+    "kernels/test_threads.py": CPU_BACKEND,
+    "kernels/test_vector_widths.py": CPU_BACKEND,
+    "models/test_counts.py": "counts parameters and computes nothing",
+    "models/test_names.py": "names parameters and computes nothing",
+    "test_benchmarks*": "measures the CPU backend beside PyTorch on the CPU",
+    "test_doctor.py": "describes the machine",
+    "test_readme.py": "reads a text",
+    "test_schedules.py": "computes with Python's numbers alone",
+}
 
-    A module takes part by importing `np` from this one. Every other module, and every single test that cannot run on a
-    device, says why: `pytestmark = pytest.mark.cpu_only("...")`, or the mark on the test. The two backends of NumPy
-    arrays are one on a device, so of a test's two variants "reference" runs.
-    """
 
-    def __init__(self) -> None:
-        self.left_out: dict[tuple[str, str], int] = {}
-        self.selected = 0
-
-    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        kept = []
-        for item in items:
-            reason = self._reason(item)
-            if reason is None:
-                kept.append(item)
-            else:
-                place = (item.location[0], reason)
-                self.left_out[place] = self.left_out.get(place, 0) + 1
-        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
-        items[:] = kept
-        self.selected = len(kept)
-
-    def _reason(self, item: pytest.Item) -> str | None:
-        mark = item.get_closest_marker("cpu_only")
+def not_here(item: pytest.Item, host: bool) -> str | None:
+    """Why a test does not run on the device, or None if it does."""
+    file = Path(item.location[0]).relative_to("tests").as_posix()
+    of_file = next((reason for pattern, reason in CPU_ONLY.items() if fnmatch.fnmatch(file, pattern)), None)
+    if of_file:
+        return of_file
+    for mark in (item.get_closest_marker("cpu_only"), item.get_closest_marker("too_slow_for_host") if host else None):
         if mark:
             return mark.args[0]
-        parameters = item.callspec.params if hasattr(item, "callspec") else {}
-        if any(type(value) is str and value == "cpu" for value in parameters.values()):
-            return "the CPU backend's variant"
-        if getattr(item.module, "np", None) is not np:
-            raise pytest.UsageError(
-                f"{item.location[0]}: import np from tests.device, or mark it cpu_only with a reason"
-            )
-        return None
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    if any(type(value) is str and value == "cpu" for value in parameters.values()):
+        return "chooses the CPU backend; the same test of the reference runs on the device"
+    return None
+
+
+class Selection:
+    """The tests that run on the device; at the end it lists the others with the reason, and those that only seem to."""
+
+    def __init__(self, host: bool, launches: Callable[[], int] | None) -> None:
+        self._host, self._launches = host, launches
+        self.left_out: Counter[tuple[str, str]] = Counter()
+        self.idle: Counter[str] = Counter()
+
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        reasons = {item: not_here(item, self._host) for item in items}
+        self.left_out.update((item.location[0], reason) for item, reason in reasons.items() if reason)
+        config.hook.pytest_deselected(items=[item for item, reason in reasons.items() if reason])
+        items[:] = [item for item, reason in reasons.items() if not reason]
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
+        before = self._launches() if self._launches else -1
+        yield
+        if self._launches and self._launches() == before:
+            self.idle[item.location[0]] += 1
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        terminalreporter.section(f"not on the device: {sum(self.left_out.values())} of {self.selected} + these tests")
+        terminalreporter.section(f"not on the device: {self.left_out.total()} tests")
         for (file, reason), count in sorted(self.left_out.items()):
             terminalreporter.line(f"{file}: {count}: {reason}")
+        terminalreporter.section(f"ran, but launched no kernel: {self.idle.total()} tests")
+        for file, count in sorted(self.idle.items()):
+            terminalreporter.line(f"{file}: {count}")
