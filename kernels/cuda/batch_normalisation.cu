@@ -6,8 +6,8 @@
 // The naive way is one block for each channel, which walks down its column: neighbouring threads then read floats that
 // lie C apart, and a card with 64 channels to do uses 64 of its multiprocessors' thousands of places for threads.
 // Here a block takes 8, 16 or 32 neighbouring channels and a slice of the rows; a second, small kernel joins what the
-// slices got, in their order. How many slices there are depends on the shape alone, so a sum has the same bits on
-// every card and in every run. Statistics, gamma and beta are float whatever the map is.
+// slices got, in their order. How many slices there are depends on the shape alone, so a sum is taken in the same
+// order on every card and in every run. Statistics, gamma and beta are float whatever the map is.
 //
 // T is float or half.
 

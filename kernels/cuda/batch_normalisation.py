@@ -15,6 +15,7 @@ _kernels = kernels_of(__file__)
 ROWS = 16  # of a slice, for each thread of a column: at the least
 SLICES = 512  # blocks of a grid, if there are so many rows: enough for every card
 PASS = 8  # rows of a thread of a kernel that sums nothing
+JOIN = (8, 32)  # a block of the kernels that join slices: tall, as there are many slices and few columns
 
 
 def _float(a: Array) -> Array:
@@ -47,11 +48,10 @@ class _Slices(NamedTuple):
         return cls(m, c, block, -(-m // (PASS * block[1])), PASS * block[1])
 
 
-def _joined(parts: Array, block: Dim) -> Array:
+def _joined(parts: Array) -> Array:
     """Σ over the slices of parts (slices, ...)."""
     sums = array_module(parts).empty(parts.shape[1:], np.float32)
-    grid = (-(-sums.size // block[0]),)
-    _kernels.launch("join_sums", grid, block, parts, sums, len(parts), sums.size, T=np.float32)
+    _kernels.launch("join_sums", blocks(sums.size, JOIN[0]), JOIN, parts, sums, len(parts), sums.size, T=np.float32)
     return sums
 
 
@@ -62,7 +62,7 @@ def bias_grad(gy: Array) -> Array:
     gy, cut = contiguous(gy), _Slices.for_sums(gy)
     parts = array_module(gy).empty((cut.slices, cut.c), np.float32)
     _kernels.launch("sums_of_slices", cut.grid, cut.block, gy, parts, cut.rows, cut.m, cut.c, T=gy.dtype)
-    return _joined(parts, cut.block).astype(gy.dtype, copy=False)
+    return _joined(parts).astype(gy.dtype, copy=False)
 
 
 def batch_norm_stats(x: Array) -> tuple[Array, Array]:
@@ -77,7 +77,7 @@ def batch_norm_stats(x: Array) -> tuple[Array, Array]:
     _kernels.launch("stats_of_slices", cut.grid, cut.block, x, parts, cut.rows, cut.m, cut.c, T=x.dtype)
     mean, var = xp.empty(cut.c, np.float32), xp.empty(cut.c, np.float32)
     arguments = (parts, mean, var, cut.slices, cut.rows, cut.m, cut.c)
-    _kernels.launch("join_stats", cut.grid[1:], cut.block, *arguments, T=x.dtype)
+    _kernels.launch("join_stats", blocks(cut.c, JOIN[0]), JOIN, *arguments, T=np.float32)
     return mean, var
 
 
@@ -157,7 +157,7 @@ def _grads(
         y, masked = contiguous(y), empty_like(gy)
     arguments: tuple[Any, ...] = (gy, y, x, mean, var, masked, parts, eps, cut.rows, cut.m, cut.c)
     _kernels.launch("grads_of_slices", cut.grid, cut.block, *arguments, T=x.dtype)
-    sums = _joined(parts, cut.block)  # gbeta, ggamma
+    sums = _joined(parts)  # gbeta, ggamma
     gx, cut = empty_like(x), _Slices.for_maps(x)
     upstream = gy if masked is None else masked
     arguments = (upstream, x, gamma, mean, var, sums if training else None, gx, eps, cut.rows, cut.m, cut.c)

@@ -36,23 +36,22 @@ extern "C" __global__ void __launch_bounds__(256) im2col(
 // The adjoint: gx[n, h, w, c] is the sum of the taps that were read from there.
 //
 // Naive: each element of col adds itself to its place in x with an atomicAdd, in whatever order the threads come: the
-// last bits then differ from run to run. Here each element of gx collects its taps instead, in a fixed order: of tap
-// (kh, kw) it was in the window oh with oh·SH − PH + kh·DH = h, if there is one.
+// last bits then differ from run to run. Here each element of gx collects its taps instead, in a fixed order.
 extern "C" __global__ void __launch_bounds__(256) col2im(
     const T* __restrict__ col, T* __restrict__ gx, int positions, int H, int W, int C, int OH, int OW,
     int KH, int KW, int SH, int SW, int PH, int PW, int DH, int DW) {
     const int position = blockIdx.x * blockDim.y + threadIdx.y;
     if (position >= positions) return;
     const int w = position % W, h = position / W % H, n = position / W / H;
+    const Under row(h + PH, SH), column(w + PW, SW);
     for (int c = threadIdx.x; c < C; c += blockDim.x) {
         float sum = 0.0f;
-        for (int kh = 0; kh < KH; ++kh) {
-            const int oh = window_of(h + PH - kh * DH, SH, OH);
-            if (oh < 0) continue;
-            for (int kw = 0; kw < KW; ++kw) {
-                const int ow = window_of(w + PW - kw * DW, SW, OW);
-                if (ow >= 0) sum += float(col[((((n * OH + oh) * OW + ow) * KH + kh) * KW + kw) * C + c]);
-            }
+        Under r = row;
+        for (int kh = 0; kh < KH; ++kh, r.next_tap(SH, DH)) {
+            if (!r.is(OH)) continue;
+            Under s = column;
+            for (int kw = 0; kw < KW; ++kw, s.next_tap(SW, DW))
+                if (s.is(OW)) sum += float(col[((((n * OH + r.window) * OW + s.window) * KH + kh) * KW + kw) * C + c]);
         }
         gx[position * C + c] = sum;
     }

@@ -63,7 +63,7 @@ def gather(col: Array, gx: Array, rows: Axis, cols: Axis) -> None:
     _kernels.launch("col2im", (-(-positions // block[1]),), block, *arguments, T=gx.dtype)
 
 
-HOST_CACHE = 1 << 20  # where kernels run on the host
+SMALLEST_CACHE = 4 << 20  # bytes of L2: of the oldest cards with tensor cores, and where kernels run on the host
 
 
 @functools.cache
@@ -75,7 +75,7 @@ def _cache_of(device: int) -> int:
 
 def cache_bytes(a: Array) -> int:
     """How much of the L2 cache of the array's card a piece of columns may fill: half, the product needs the rest."""
-    return (HOST_CACHE if array_module(a) is np else _cache_of(a.device.id)) // 2
+    return max(SMALLEST_CACHE, 0 if array_module(a) is np else _cache_of(a.device.id)) // 2
 
 
 def is_pointwise(rows: Axis, cols: Axis) -> bool:

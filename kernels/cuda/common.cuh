@@ -6,10 +6,23 @@
 
 __device__ __forceinline__ int global_thread() { return blockIdx.x * blockDim.x + threadIdx.x; }
 
-// Which of `outputs` windows starts at `start` (counted from the padding's edge), or −1 for none.
-__device__ __forceinline__ int window_of(int start, int stride, int outputs) {
-    return start >= 0 && start % stride == 0 && start / stride < outputs ? start / stride : -1;
-}
+// ---- From a position back to its windows ----------------------------------------------------------------------------
+//
+// Going backward an input position, seen from the padding's edge, looks for the windows that it is in: it is under
+// their tap k if position − k·dilation is a multiple of the stride, the window's number times the stride. From tap to
+// tap that number is counted down, where a division for each would cost more than the access to memory.
+
+struct Under {
+    int window, rest;  // window · stride + rest = position − k · dilation
+
+    __device__ __forceinline__ Under(int position, int stride) : window(position / stride), rest(position % stride) {}
+
+    __device__ __forceinline__ void next_tap(int stride, int dilation) {
+        for (rest -= dilation; rest < 0; rest += stride) --window;
+    }
+    // Whether there is a window that has its present tap on the position.
+    __device__ __forceinline__ bool is(int outputs) const { return rest == 0 && 0 <= window && window < outputs; }
+};
 
 // ---- Sums over the rows of a block ----------------------------------------------------------------------------------
 //

@@ -45,15 +45,16 @@ extern "C" __global__ void __launch_bounds__(BLOCK) max_pool_grad(
     const int position = blockIdx.x * blockDim.y + threadIdx.y;
     if (position >= positions) return;
     const int w = position % W, h = position / W % H, n = position / W / H;
+    const Under row(h + PH, SH), column(w + PW, SW);
     for (int c = threadIdx.x; c < C; c += blockDim.x) {
         float sum = 0.0f;
-        for (int kh = 0; kh < KH; ++kh) {
-            const int oh = window_of(h + PH - kh, SH, OH);
-            if (oh < 0) continue;
-            for (int kw = 0; kw < KW; ++kw) {
-                const int ow = window_of(w + PW - kw, SW, OW);
-                const int from = ((n * OH + oh) * OW + ow) * C + c;
-                if (ow >= 0 && winners[from] == kh * KW + kw) sum += float(gy[from]);
+        Under r = row;
+        for (int kh = 0; kh < KH; ++kh, r.next_tap(SH, 1)) {
+            if (!r.is(OH)) continue;
+            Under s = column;
+            for (int kw = 0; kw < KW; ++kw, s.next_tap(SW, 1)) {
+                const int from = ((n * OH + r.window) * OW + s.window) * C + c;
+                if (s.is(OW) && winners[from] == kh * KW + kw) sum += float(gy[from]);
             }
         }
         gx[position * C + c] = sum;
@@ -88,17 +89,18 @@ extern "C" __global__ void __launch_bounds__(BLOCK) avg_pool_grad(
     const int position = blockIdx.x * blockDim.y + threadIdx.y;
     if (position >= positions) return;
     const int w = position % W, h = position / W % H, n = position / W / H;
+    const Under row(h + PH, SH), column(w + PW, SW);
     for (int c = threadIdx.x; c < C; c += blockDim.x) {
         float sum = 0.0f;
-        for (int kh = 0; kh < KH; ++kh) {
-            const int oh = window_of(h + PH - kh, SH, OH);
-            if (oh < 0) continue;
-            const int rows = counted(oh * SH - PH, KH, top, bottom);
-            for (int kw = 0; kw < KW; ++kw) {
-                const int ow = window_of(w + PW - kw, SW, OW);
-                if (ow < 0) continue;
-                const int elements = rows * counted(ow * SW - PW, KW, left, right);
-                sum += float(gy[((n * OH + oh) * OW + ow) * C + c]) / elements;
+        Under r = row;
+        for (int kh = 0; kh < KH; ++kh, r.next_tap(SH, 1)) {
+            if (!r.is(OH)) continue;
+            const int rows = counted(r.window * SH - PH, KH, top, bottom);
+            Under s = column;
+            for (int kw = 0; kw < KW; ++kw, s.next_tap(SW, 1)) {
+                if (!s.is(OW)) continue;
+                const int elements = rows * counted(s.window * SW - PW, KW, left, right);
+                sum += float(gy[((n * OH + r.window) * OW + s.window) * C + c]) / elements;
             }
         }
         gx[position * C + c] = sum;

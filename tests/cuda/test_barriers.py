@@ -82,7 +82,7 @@ def results(run: Callable[[], list[Any]], host: NumpyLauncher) -> list[bytes] | 
 @pytest.fixture(scope="module", autouse=True)
 def pieces() -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(columns, "HOST_CACHE", 4000)
+        patch.setattr(columns, "SMALLEST_CACHE", 4000)
         yield
 
 

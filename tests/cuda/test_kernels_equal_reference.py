@@ -33,7 +33,7 @@ FLOAT32, FLOAT16 = 2e-5, 4e-3  # of the largest value; ten times that for gradie
 @pytest.fixture(scope="module", autouse=True)
 def small_shares() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(columns, "HOST_CACHE", 4000)
+        patch.setattr(columns, "SMALLEST_CACHE", 4000)
         patch.setattr(convolution, "SLICE", 7)
         patch.setattr(batch_normalisation, "ROWS", 1)
         patch.setattr(batch_normalisation, "SLICES", 6)
