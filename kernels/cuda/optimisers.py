@@ -1,17 +1,64 @@
-"""Optimiser updates, in place (optimisers.cu): float32 parameters, gradients in float32 or float16."""
+"""Optimiser updates, in place (optimisers.cu): float32 parameters, gradients in float32 or float16.
+
+Each update is a launch; within `together()` the updates of all parameters are one.
+"""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from kernels import reference
+from kernels import array_module, reference
 from kernels.cuda.arrays import Array, blocks, contiguous, fast, kernels_of
 
 _kernels = kernels_of(__file__)
 
 THREADS = 256
+PIECE = 8 * THREADS  # elements of a parameter that one block of a common launch changes
+
+_Update = tuple[tuple[Array | None, ...], tuple[float, ...]]  # the arrays of a parameter, and its rates
+_waiting: dict[tuple[str, np.dtype], list[_Update]] | None = None
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Within the block updates wait, and are made at its end: those of one kind in one launch, however many arrays.
+
+        with together():
+            for w, g, v in ...:
+                sgd_update(w, g, v, lr=0.1, momentum=0.9)
+
+    Nothing is changed if the block raises. `sum_update` does not wait.
+    """
+    global _waiting
+    before, _waiting = _waiting, {}
+    try:
+        yield
+        collected = _waiting
+    finally:
+        _waiting = before
+    for (kernel, dtype), updates in collected.items():
+        _launch_all(kernel, dtype, updates)
+
+
+def _launch_all(kernel: str, dtype: np.dtype, updates: list[_Update]) -> None:
+    xp = array_module(updates[0][0][0])
+    sizes = [arrays[0].size for arrays, _ in updates]  # type: ignore[union-attr]
+    addresses = np.zeros((len(updates), 4), np.uint64)
+    for row, (arrays, _) in zip(addresses, updates, strict=True):
+        row[: len(arrays)] = [0 if a is None else _address(a) for a in arrays]
+    numbers = np.array([rates for _, rates in updates], np.float32)
+    begins = [(parameter, begin) for parameter, n in enumerate(sizes) for begin in range(0, n, PIECE)]
+    pieces = np.array([(i, begin, min(begin + PIECE, sizes[i])) for i, begin in begins], np.int32)
+    tables = map(xp.asarray, (addresses, numbers, pieces))
+    _kernels.launch(f"{kernel}_all", (len(pieces),), (THREADS,), *tables, T=dtype)
+
+
+def _address(a: Array) -> int:
+    return a.ctypes.data if array_module(a) is np else a.data.ptr
 
 
 def _in_place(*arrays: Array | None) -> bool:
@@ -19,9 +66,13 @@ def _in_place(*arrays: Array | None) -> bool:
     return all(a is None or (a.dtype == np.float32 and a.flags.c_contiguous) for a in arrays)
 
 
-def _each(kernel: str, w: Array, g: Array, *arguments: Any) -> None:
-    """`kernel` with a thread for each element of w."""
-    _kernels.launch(kernel, blocks(w.size, THREADS), (THREADS,), w, contiguous(g), *arguments, w.size, T=g.dtype)
+def _update(kernel: str, w: Array, g: Array, state: tuple[Array | None, ...], *rates: float) -> None:
+    """`kernel` on w, g and what is remembered of it: now, or with the others of `together`."""
+    arrays = w, contiguous(g), *state
+    if _waiting is not None:
+        _waiting.setdefault((kernel, g.dtype), []).append((arrays, rates))
+    else:
+        _kernels.launch(kernel, blocks(w.size, THREADS), (THREADS,), *arrays, *rates, w.size, T=g.dtype)
 
 
 def sgd_update(
@@ -41,7 +92,7 @@ def sgd_update(
     if not (_in_place(w, velocity) and fast(g)):
         options: dict[str, Any] = {"momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}
         return reference.sgd_update(w, g, velocity, lr=lr, **options)
-    _each("sgd", w, g, velocity if momentum else None, lr, momentum, weight_decay, nesterov)
+    _update("sgd", w, g, (velocity if momentum else None,), lr, momentum, weight_decay, nesterov)
 
 
 def rmsprop_update(
@@ -66,7 +117,7 @@ def rmsprop_update(
         options: dict[str, Any] = {"momentum": momentum, "weight_decay": weight_decay, "eps_inside": eps_inside}
         return reference.rmsprop_update(w, g, square, velocity, lr=lr, decay=decay, eps=eps, **options)
     state = square, velocity if momentum else None
-    _each("rmsprop", w, g, *state, lr, decay, 1 - decay, eps, momentum, weight_decay, eps_inside)
+    _update("rmsprop", w, g, state, lr, decay, 1 - decay, eps, momentum, weight_decay, eps_inside)
 
 
 def adam_update(
@@ -93,18 +144,18 @@ def adam_update(
         return reference.adam_update(w, g, m, v, lr=lr, beta1=beta1, beta2=beta2, **options)
     means = beta1, 1 - beta1, beta2, 1 - beta2, eps
     decay, shrink = (0.0, 1 - lr * weight_decay) if decoupled else (weight_decay, 1.0)
-    _each("adam", w, g, m, v, lr, *means, decay, shrink, 1 - beta1**step, 1 - beta2**step)
+    _update("adam", w, g, (m, v), lr, *means, decay, shrink, 1 - beta1**step, 1 - beta2**step)
 
 
 def ema_update(average: Array, w: Array, *, decay: float) -> None:
     """Let the average follow the weights: average = decay·average + (1 − decay)·w."""
     if not (_in_place(average) and fast(w)):
         return reference.ema_update(average, w, decay=decay)
-    _each("ema", average, w, decay, 1 - decay)
+    _update("ema", average, w, (), decay, 1 - decay)
 
 
 def sum_update(total: Array, g: Array) -> None:
     """Add one more contribution to a gradient: total += g."""
     if not (fast(total, g) and total.flags.c_contiguous):
         return reference.sum_update(total, g)
-    _each("add", total, g)
+    _kernels.launch("add", blocks(g.size, THREADS), (THREADS,), total, contiguous(g), g.size, T=g.dtype)

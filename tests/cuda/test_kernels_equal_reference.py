@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import kernels
 from kernels import cuda
 from kernels import reference as reference_backend
-from kernels.cuda import arrays, batch_normalisation, columns, convolution, launcher
+from kernels.cuda import arrays, batch_normalisation, columns, convolution, launcher, optimisers
 from kernels.cuda.launcher import signatures
 from tests.cuda import nvrtc
 from tests.cuda.host.module import ORDERS
@@ -237,6 +237,47 @@ def test_updates_in_place(name, layout, on_host):
         same(value, e, 1e-6)
 
 
+TOGETHER = [name for name in UPDATES if name not in ("sum", "batch norm")]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("name", TOGETHER)
+def test_updates_of_all_parameters_together(name, dtype, on_host, monkeypatch):
+    monkeypatch.setattr(optimisers, "PIECE", 50)
+    further, update = UPDATES[name]
+    shapes = [(3,), (7, 43), (1,), (50,), (101,)]
+
+    def state(rounded: type) -> list[list[np.ndarray]]:
+        state = [[np.abs(random(shape, i)) for i in range(2 + further)] for shape in shapes]
+        return [[w, g.astype(dtype).astype(rounded), *rest] for w, g, *rest in state]
+
+    changed, expected = state(dtype), state(np.float32)
+    with cuda.together():
+        for arrays in changed:
+            update(cuda, *arrays)
+        assert all((a[0] == b[0]).all() for a, b in zip(changed, expected, strict=True))  # they wait
+    for arrays in expected:
+        update(reference_backend, *arrays)
+    for value, e in zip(changed, expected, strict=True):
+        for i in (0, *range(2, 2 + further)):
+            same(value[i], e[i], 1e-6)
+
+
+def test_updates_together_are_one_launch_and_none_after_an_error(recorder):
+    def step() -> None:
+        for i in range(5):
+            cuda.sgd_update(random((9,)), random((9,)), None, lr=0.1 * i)
+
+    with cuda.together():
+        step()
+    assert recorder.launched == [("optimisers.cu", "sgd_all")]
+    with pytest.raises(ZeroDivisionError), cuda.together():
+        step()
+        raise ZeroDivisionError
+    step()
+    assert [kernel for _, kernel in recorder.launched[1:]] == ["sgd"] * 5
+
+
 @pytest.mark.parametrize("name", ["sgd, momentum", "rmsprop, inside", "adam", "ema"])
 def test_updates_of_float32_parameters_by_float16_gradients(name, on_host):
     further, update = UPDATES[name]
@@ -285,6 +326,9 @@ def test_these_tests_launch_every_kernel_of_every_file():
         record()
         for further, update in UPDATES.values():
             update(cuda, *(random((5,), i) for i in range(2 + further)))
+        with cuda.together():
+            for further, update in (UPDATES[name] for name in TOGETHER):
+                update(cuda, *(random((5,), i) for i in range(2 + further)))
     declared = {(source.path.name, kernel) for _, source in nvrtc.sources() for kernel in signatures(source.code)}
     assert set(recorder.launched) == declared
 
