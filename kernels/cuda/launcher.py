@@ -96,7 +96,10 @@ def signatures(code: str) -> dict[str, tuple[Parameter, ...]]:
 class Launcher(Protocol):
     """How kernels run: which arrays they take, and what a launch is. Arguments arrive checked, None for a null."""
 
-    array: type
+    array: Any  # their type
+
+    def elsewhere(self, array: Any) -> str:
+        """Where an array lies that the kernel cannot reach, in words; nothing if it can."""
 
     def launch(self, source: Source, kernel: str, grid: Dim, block: Dim, arguments: list[Any], shared: int) -> None: ...
 
@@ -108,8 +111,13 @@ class CupyLauncher:
         import cupy
 
         self.array = cupy.ndarray
+        self._current = cupy.cuda.runtime.getDevice
         self._module = functools.cache(lambda code: cupy.RawModule(code=code, options=("-std=c++17",)))
         self._function = functools.cache(lambda code, kernel: self._module(code).get_function(kernel))
+
+    def elsewhere(self, array: Any) -> str:
+        current = self._current()
+        return "" if array.data.device_id == current else f"on device {array.data.device_id} while {current} is current"
 
     def launch(self, source: Source, kernel: str, grid: Dim, block: Dim, arguments: list[Any], shared: int) -> None:
         null = np.uint64(0)  # CuPy would take None for an argument without a value
@@ -174,9 +182,7 @@ class Kernels:
             names = ", ".join(parameter.name for parameter in parameters)
             raise TypeError(f"{kernel}: expected {len(parameters)} arguments ({names}), got {len(arguments)}")
         checked = [
-            _array(kernel, parameter, argument, launcher.array)
-            if parameter.pointer
-            else _scalar(kernel, parameter, argument)
+            _array(kernel, parameter, argument, launcher) if parameter.pointer else _scalar(kernel, parameter, argument)
             for parameter, argument in zip(parameters, arguments, strict=True)
         ]
         _check_dimensions(kernel, grid, block, shared)
@@ -202,9 +208,10 @@ def _refused(kernel: str, parameter: Parameter, expected: str, value: Any, more:
     return TypeError(f"{kernel}: {parameter.name} must {expected}, got {given}{more}")
 
 
-def _array(kernel: str, parameter: Parameter, value: Any, kind: Any) -> Any:
+def _array(kernel: str, parameter: Parameter, value: Any, launcher: Launcher) -> Any:
     if value is None and parameter.optional:
         return None
+    kind = launcher.array
     if not isinstance(value, kind) or value.dtype != parameter.dtype:
         expected = f"be a {kind.__module__.partition('.')[0]} {parameter.dtype} array"
         raise _refused(kernel, parameter, expected, value)
@@ -212,6 +219,8 @@ def _array(kernel: str, parameter: Parameter, value: Any, kind: Any) -> Any:
         raise _refused(kernel, parameter, "be C-contiguous", value, f" with strides {value.strides}")
     if value.size > LARGEST:
         raise _refused(kernel, parameter, f"have at most {LARGEST} elements", value)
+    if place := launcher.elsewhere(value):
+        raise _refused(kernel, parameter, "be on the current device", value, f" {place}")
     return value
 
 

@@ -31,6 +31,10 @@ class Recorder:
 
     def __init__(self) -> None:
         self.launches: list[tuple[Any, ...]] = []
+        self.place = ""
+
+    def elsewhere(self, array: np.ndarray) -> str:
+        return self.place
 
     def launch(self, *launch: Any) -> None:
         self.launches.append(launch)
@@ -149,6 +153,14 @@ def test_arrays_beyond_the_range_of_an_index_are_refused(kernels, recorder, monk
     monkeypatch.setattr(launcher, "LARGEST", 5)
     with pytest.raises(TypeError, match=r"scale: x must have at most 5 elements, got numpy float32 array \(2, 3\)"):
         kernels.launch("scale", (1,), (32,), *arguments(), T=np.float32)
+
+
+def test_arrays_of_another_device_are_refused(kernels, recorder):
+    recorder.place = "on device 1 while 0 is current"
+    message = r"scale: x must be on the current device, got numpy float32 array \(2, 3\) on device 1 while 0 is current"
+    with pytest.raises(TypeError, match=message):
+        kernels.launch("scale", (1,), (32,), *arguments(), T=np.float32)
+    assert not recorder.launches
 
 
 def test_importing_the_kernels_imports_no_cupy():
