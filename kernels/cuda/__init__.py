@@ -1,11 +1,14 @@
 """Kernels for CuPy arrays in CUDA and cuBLAS: the reference, with all that a training step waits for redefined.
 
-Each topic is a .cu file, to be read on its own, beside a Python file of the same name that calls it through the typed
-`launcher`. Maps are float32, or float16 with all arithmetic and every statistic in float32: a .cu file says T for the
-type of their elements and is compiled for each. What the kernels do not take, float64 above all, which is there for
-checking gradients, goes to the reference.
+Each topic is a .cu file, to be read on its own, beside a Python file of the same name that calls it. In reading order:
+elementwise; columns and gemm, which make a convolution, and convolution, which has one without them; pooling and
+batch_normalisation, with the sums over many rows; loss, with a warp for each; response_normalisation, with shared
+memory; then contrast_normalisation, philox, shortcut, optimisers. Under all of them: launcher, arrays, common.cuh.
 
-No result depends on the order in which blocks or threads run: sums are taken in a fixed order, without atomics.
+Maps are float32, or float16 with all arithmetic and every statistic in float32: a .cu file says T for the type of their
+elements, and is compiled for each. What the kernels do not take, float64 above all, which is there for checking
+gradients, goes to the reference. Nothing depends on the order in which threads or blocks run: there are no atomics, and
+sums are taken in a fixed order. (That of a convolution's weight gradient depends on the size of the card's cache.)
 """
 
 # isort: off

@@ -25,6 +25,9 @@ def matmul(a: Array, b: Array, out: Array | None = None, *, accumulate: bool = F
     factors. Batches (B, M, K) @ (B, K, N) -> (B, M, N) likewise.
     """
     xp = array_module(a)
+    if array_module(b) is not xp or b.dtype != a.dtype:
+        given = f"{array_module(b).__name__} {b.dtype} array {b.shape}"
+        raise TypeError(f"matmul: b must be a {xp.__name__} {a.dtype} array as a is, got {given}")
     plain = not accumulate and a.ndim == 2 and (out is None or out.dtype == a.dtype)
     if xp is np:  # kernels run on the host
         product = np.matmul(a, b, dtype=np.float32)
