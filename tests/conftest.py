@@ -33,7 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     chosen = config.getoption("device")
     config.addinivalue_line("markers", "cpu_only(reason): needs NumPy arrays, for the reason given")
-    config.addinivalue_line("markers", "too_slow_for_host(reason): needs a GPU, or the CPU's own kernels")
+    config.addinivalue_line("markers", "not_on_host(reason): runs on a GPU alone, for the reason given")
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "host" if chosen == "host" else "default"))
     if chosen == "cpu":
         return

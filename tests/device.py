@@ -59,9 +59,11 @@ class _Device:
         import cupy
 
         self._cupy = cupy
-        self.shares_memory = cupy.may_share_memory
         self.testing = _OnHost(numpy.testing)
         self.random = _OnHost(numpy.random, _OnHost)
+
+    def shares_memory(self, a: Any, b: Any) -> bool:
+        return type(a) is type(b) and self._cupy.may_share_memory(a, b)
 
     def __getattr__(self, attribute: str) -> Any:
         if attribute in ON_HOST:
@@ -102,7 +104,7 @@ def not_here(item: pytest.Item, host: bool) -> str | None:
     of_file = next((reason for pattern, reason in CPU_ONLY.items() if fnmatch.fnmatch(file, pattern)), None)
     if of_file:
         return of_file
-    for mark in (item.get_closest_marker("cpu_only"), item.get_closest_marker("too_slow_for_host") if host else None):
+    for mark in (item.get_closest_marker("cpu_only"), item.get_closest_marker("not_on_host") if host else None):
         if mark:
             return mark.args[0]
     parameters = item.callspec.params if hasattr(item, "callspec") else {}

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable
 from functools import partial
 
+import numpy
 import pytest
 
 from minicnn import Tensor, interop, layers, models, no_grad, observe, ops
@@ -101,7 +102,7 @@ def test_a_block_is_its_convolutions_each_with_what_follows_it(name):
 
 
 def test_a_sequential_is_fused_across_the_place_of_the_batch_norm():
-    model = Sequential(Conv2d(3, 4, 3), BatchNorm(4), ReLU(), Conv2d(4, 4, 1), BatchNorm(4))
+    model = Sequential(Conv2d(3, 4, 3), BatchNorm(4), ReLU(), Conv2d(4, 4, 1), BatchNorm(4)).to(device.name)
     assert ops_of(fold(model), images()) == ["conv_relu", "conv2d"]
 
 
@@ -115,7 +116,7 @@ def test_names_are_those_of_the_convolutions():
     expected = [f"{name}.{part}" for name in convolutions for part in ("weight", "bias")]
     assert sorted(folded.state_dict()) == sorted(expected)
 
-    other = fold(bottlenecks())
+    other = fold(bottlenecks().to(device.name))
     other.load_state_dict(folded.state_dict())
     close(other(images()), folded(images()), 0)
 
@@ -154,7 +155,7 @@ def test_a_dense_vgg():
 def test_a_linear_layer_on_a_map_keeps_its_layout():
     folded = fold(Sequential(layers.Flatten(), Linear(12, 5, from_map=(2, 2, 3)), BatchNorm(5)))
     assert folded[1].from_map == (2, 2, 3)
-    interop.load_torch(folded, {"1.weight": np.zeros((5, 12), np.float32), "1.bias": np.zeros(5, np.float32)})
+    interop.load_torch(folded, {"1.weight": numpy.zeros((5, 12), np.float32), "1.bias": numpy.zeros(5, np.float32)})
 
 
 def test_a_layer_in_several_places_is_folded_for_each():

@@ -177,8 +177,8 @@ def test_clip_grad_norm_keeps_the_direction():
     params = parameters(dtype=np.float32)[:2]
     params[0].grad, params[1].grad = np.full(SHAPES[0], 3, np.float32), None
     before = optim.clip_grad_norm(params, 1.0)
-    assert before == pytest.approx(3 * np.sqrt(params[0].size))
-    assert np.linalg.norm(params[0].grad) == pytest.approx(1.0) and params[0].grad.dtype == np.float32
+    assert before == pytest.approx(3 * params[0].size ** 0.5)
+    assert float(np.linalg.norm(params[0].grad)) == pytest.approx(1.0) and params[0].grad.dtype == np.float32
     assert params[0].grad.min() == params[0].grad.max() and params[1].grad is None
 
 
@@ -233,7 +233,7 @@ def test_polyak_is_the_mean(backend):
     average = optim.Polyak(net)
     seen = trajectory(net, average, 7)
     for name, array in average.averages.items():
-        np.testing.assert_allclose(array, np.mean([w[name] for w in seen], axis=0), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(array, np.stack([w[name] for w in seen]).mean(axis=0), rtol=1e-4, atol=1e-6)
 
 
 def test_the_average_is_applied_and_taken_back_even_after_an_error():

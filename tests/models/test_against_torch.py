@@ -55,9 +55,10 @@ def test_logits(net):
         expected = theirs.eval()(nchw(x))
         expected = (expected[0] if isinstance(expected, tuple) else expected).numpy()
         y = ours.eval()(Tensor(x)).numpy()
-    assert np.abs(y - expected).max() < 1e-4 * np.abs(expected).max()
+    assert abs(y - expected).max() < 1e-4 * abs(expected).max()
 
 
+@pytest.mark.not_on_host("steps in float64 at 96 and 224 pixels")
 @pytest.mark.parametrize("net", ["resnet18", "googlenet"])
 def test_a_training_step_in_float64(net):
     ours, theirs, x = pair(net)
