@@ -52,3 +52,10 @@ def lanes(channels: int, threads: int = 256) -> Dim:
     """
     x = next((x for x in (8, 16) if channels <= x), 32)
     return x, threads // x
+
+
+def expect(kernel: str, shape: Shape, **arrays: Array | None) -> None:
+    """Raise ValueError for the first of the named arrays that has another shape: a kernel would read beside it."""
+    for name, a in arrays.items():
+        if a is not None and a.shape != shape:
+            raise ValueError(f"{kernel}: {name} must have the shape {shape}, got {a.shape}")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kernels import array_module, reference
-from kernels.cuda.arrays import Array, blocks, contiguous, empty_like, fast, kernels_of, lanes
+from kernels.cuda.arrays import Array, blocks, contiguous, empty_like, expect, fast, kernels_of, lanes
 from kernels.cuda.launcher import Dim
 
 _kernels = kernels_of(__file__)
@@ -100,6 +100,8 @@ def bn_relu(
 def _normalise(
     x: Array, gamma: Array, beta: Array, mean: Array, var: Array, residual: Array | None, rectify: bool, eps: float
 ) -> Array:
+    expect("batch_norm", x.shape, residual=residual)
+    expect("batch_norm", x.shape[-1:], gamma=gamma, beta=beta, mean=mean, var=var)
     x, y, cut = contiguous(x), empty_like(x), _Slices.for_maps(x)
     channels = map(_float, (gamma, beta, mean, var))
     residual = None if residual is None else contiguous(residual)
@@ -148,6 +150,8 @@ def _grads(
     gy: Array, y: Array | None, x: Array, gamma: Array, mean: Array, var: Array, eps: float, *, training: bool
 ) -> tuple[Array, Array, Array, Array]:
     """All gradients in two passes: one for the sums and the mask of y, where there is one, the other for gx."""
+    expect("batch_norm_grad", x.shape, gy=gy, y=y)
+    expect("batch_norm_grad", x.shape[-1:], gamma=gamma, mean=mean, var=var)
     gy, x, cut = contiguous(gy), contiguous(x), _Slices.for_sums(x)
     wanted = gamma.dtype
     gamma, mean, var = map(_float, (gamma, mean, var))
@@ -176,6 +180,7 @@ def batch_norm_update(
     running = running_mean, running_var
     if not all(a.dtype == np.float32 and a.flags.c_contiguous for a in running) or not fast(mean, var):
         return reference.batch_norm_update(*running, mean, var, count=count, momentum=momentum)
+    expect("batch_norm_update", running_mean.shape, running_var=running_var, mean=mean, var=var)
     c, unbias = running_mean.size, count / max(count - 1, 1)
     arguments = (*running, _float(mean), _float(var), momentum, unbias, c)
     _kernels.launch("update_running", blocks(c, 256), (256,), *arguments, T=np.float32)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from kernels import array_module, reference
-from kernels.cuda.arrays import Array, Shape, contiguous, fast, kernels_of, lanes
+from kernels.cuda.arrays import Array, Shape, contiguous, expect, fast, kernels_of, lanes
 from kernels.geometry import Axis, Padding, Pair, windows
 
 _kernels = kernels_of(__file__)
@@ -50,6 +50,7 @@ def col2im(col: Array, x_shape: Shape, *, stride: Pair = 1, pad: Padding = 0, di
     if not fast(col):
         return reference.col2im(col, x_shape, stride=stride, pad=pad, dilation=dilation)
     rows, cols = windows(x_shape, col.shape[3:5], stride, pad, dilation)
+    expect("col2im", (x_shape[0], rows.outputs, cols.outputs, rows.size, cols.size, x_shape[3]), col=col)
     gx = array_module(col).empty(x_shape, col.dtype)
     gather(contiguous(col), gx, rows, cols)
     return gx

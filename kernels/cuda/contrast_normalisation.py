@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kernels import array_module, reference
-from kernels.cuda.arrays import Array, blocks, contiguous, empty_like, fast, kernels_of
+from kernels.cuda.arrays import Array, blocks, contiguous, empty_like, expect, fast, kernels_of
 
 _kernels = kernels_of(__file__)
 
@@ -74,6 +74,7 @@ def lcn_grad(gy: Array, x: Array, *, size: int = 9, eps: float = 1e-8) -> Array:
     """gx of lcn; where eps or σ = 0 decides, nothing flows to σ."""
     if not fast(gy, x):
         return reference.lcn_grad(gy, x, size=size, eps=eps)
+    expect("lcn_grad", x.shape, gy=gy)
     gy, x = contiguous(gy), contiguous(x)
     v, variance, mean = _contrast(x, size)
     gx, (_, h, w, c) = empty_like(x), x.shape

@@ -8,7 +8,7 @@ import numpy as np
 
 from kernels import array_module, reference
 from kernels.cuda import columns, gemm
-from kernels.cuda.arrays import Array, Shape, contiguous, fast, kernels_of
+from kernels.cuda.arrays import Array, Shape, contiguous, expect, fast, kernels_of
 from kernels.cuda.elementwise import finish
 from kernels.geometry import Axis, Padding, Pair, windows
 
@@ -66,8 +66,11 @@ def _forward(
 ) -> Array:
     x, w = contiguous(x), contiguous(w)
     b, residual = (None if a is None else contiguous(a) for a in (b, residual))
-    o = w.shape[3]
-    y = array_module(x).empty((len(x), rows.outputs, cols.outputs, o), x.dtype)
+    o, y_shape = w.shape[3], (len(x), rows.outputs, cols.outputs, w.shape[3])
+    expect("conv2d", (rows.size, cols.size, x.shape[3] // groups, o), w=w)
+    expect("conv2d", (o,), b=b)
+    expect("conv2d", y_shape, residual=residual)
+    y = array_module(x).empty(y_shape, x.dtype)
     if groups > 1:
         tiles = -(-len(y.reshape(-1, o)) // TILE), -(-(o // groups) // TILE), groups
         dimensions = _dimensions(x.shape, o, rows, cols, groups)
@@ -99,10 +102,12 @@ def conv2d_input_grad(
         return reference.conv2d_input_grad(gy, w, x_shape, **options)
     gy, w = contiguous(gy), contiguous(w)
     rows, cols = windows(x_shape, w.shape[:2], stride, pad, dilation)
-    if groups == 1 and (flipped := _windows_on_gy(x_shape, rows, cols)):
+    expect("conv2d_input_grad", (*w.shape[:2], x_shape[3] // groups, w.shape[3]), w=w)
+    expect("conv2d_input_grad", (x_shape[0], rows.outputs, cols.outputs, w.shape[3]), gy=gy)
+    if groups == rows.stride == cols.stride == 1:
         # At stride 1 the windows that saw a position lie side by side as well: gx is a convolution of gy, with the
         # filter turned about. A piece of its columns is as small as need be, where col2im needs whole images.
-        return _forward(gy, w[::-1, ::-1].swapaxes(2, 3), None, None, False, *flipped, 1)
+        return _forward(gy, w[::-1, ::-1].swapaxes(2, 3), None, None, False, _turned(rows), _turned(cols), 1)
     gx = array_module(gy).empty(x_shape, gy.dtype)
     if groups > 1:
         _, h, wide, c = x_shape
@@ -114,18 +119,11 @@ def conv2d_input_grad(
     return gx
 
 
-def _windows_on_gy(x_shape: Shape, rows: Axis, cols: Axis) -> tuple[Axis, Axis] | None:
-    """The windows of the convolution of gy that is gx; None if the stride is not 1 or the padding beyond the filter."""
-
-    def turned(axis: Axis) -> Axis:
-        reach = axis.dilation * (axis.size - 1)
-        before = reach - axis.before
-        after = axis.length + reach - axis.outputs - before
-        return Axis(axis.outputs, axis.size, 1, before, after, axis.dilation, axis.length)
-
-    turn = turned(rows), turned(cols)
-    possible = rows.stride == cols.stride == 1 and min(turn[0].before, turn[1].before) >= 0
-    return turn if possible else None
+def _turned(axis: Axis) -> Axis:
+    """The windows of the convolution of gy that is gx, at stride 1; where theirs had less padding, these have more."""
+    reach = axis.dilation * (axis.size - 1)
+    before, after = reach - axis.before, reach - axis.after
+    return Axis(axis.outputs, axis.size, 1, before, after, axis.dilation, axis.length)
 
 
 def _gather_by_images(gy: Array, w: Array, gx: Array, rows: Axis, cols: Axis) -> None:
@@ -152,11 +150,14 @@ def conv2d_weight_grad(
         return reference.conv2d_weight_grad(gy, x, w_shape, **options)
     gy, x = contiguous(gy), contiguous(x)
     rows, cols = windows(x.shape, (w_shape[0], w_shape[1]), stride, pad, dilation)
+    expect("conv2d_weight_grad", (len(x), rows.outputs, cols.outputs, w_shape[3]), gy=gy)
+    expect("conv2d_weight_grad", (*x.shape[:3], groups * w_shape[2]), x=x)
     if groups > 1:
         return _weight_grad_in_slices(gy, x, w_shape, rows, cols, groups)
     o = w_shape[3]
     matrix = gy.reshape(-1, o)
-    gw = array_module(x).empty((rows.size * cols.size * w_shape[2], o), np.float32)
+    make = array_module(x).empty if gy.size else array_module(x).zeros
+    gw = make((rows.size * cols.size * w_shape[2], o), np.float32)
     for part, col in columns.pieces(x, rows, cols):
         gemm.matmul(col.T, matrix[part], out=gw, accumulate=part.start > 0)
     return gw.astype(x.dtype, copy=False).reshape(w_shape)
@@ -166,7 +167,7 @@ def _weight_grad_in_slices(gy: Array, x: Array, w_shape: Shape, rows: Axis, cols
     xp, o, depth = array_module(x), w_shape[3], rows.size * cols.size * w_shape[2]
     tiles = -(-depth // TILE), -(-(o // groups) // TILE)
     count = gy.size // o
-    # The number of slices depends on shapes alone: a sum in the same order, the same bits, on every card.
+    # The number of slices depends on shapes alone: a sum in the same order on every card.
     slices = max(1, min(-(-count // SLICE), BLOCKS // (tiles[0] * tiles[1] * groups)))
     parts = xp.empty((slices, depth, o), np.float32)
     dimensions = _dimensions(x.shape, o, rows, cols, groups)

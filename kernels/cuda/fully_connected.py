@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kernels import reference
 from kernels.cuda import gemm
-from kernels.cuda.arrays import Array, contiguous, fast
+from kernels.cuda.arrays import Array, contiguous, expect, fast
 from kernels.cuda.elementwise import finish
 
 
@@ -12,6 +12,7 @@ def linear(x: Array, w: Array, b: Array | None = None) -> Array:
     """Every output sees every input: y = x @ w + b. x (N, in), w (in, out), b (out,) -> (N, out)."""
     if not fast(x, w, b):
         return reference.linear(x, w, b)
+    expect("linear", w.shape[1:], b=b)
     y = gemm.matmul(contiguous(x), contiguous(w))
     finish(y, None if b is None else contiguous(b), None, False)
     return y

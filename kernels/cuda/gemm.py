@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from kernels import array_module
-from kernels.cuda.arrays import Array
+from kernels.cuda.arrays import Array, expect
 
 _TYPES = {np.dtype(np.float32): 0, np.dtype(np.float16): 2}  # cudaDataType: CUDA_R_32F, CUDA_R_16F
 
@@ -28,6 +28,8 @@ def matmul(a: Array, b: Array, out: Array | None = None, *, accumulate: bool = F
     if array_module(b) is not xp or b.dtype != a.dtype:
         given = f"{array_module(b).__name__} {b.dtype} array {b.shape}"
         raise TypeError(f"matmul: b must be a {xp.__name__} {a.dtype} array as a is, got {given}")
+    expect("matmul", (*a.shape[:-2], a.shape[-1], b.shape[-1]), b=b)
+    expect("matmul", (*a.shape[:-1], b.shape[-1]), out=out)
     plain = not accumulate and a.ndim == 2 and (out is None or out.dtype == a.dtype)
     if xp is np:  # kernels run on the host
         product = np.matmul(a, b, dtype=np.float32)

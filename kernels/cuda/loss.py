@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kernels import array_module, reference
-from kernels.cuda.arrays import Array, contiguous, empty_like, fast, kernels_of
+from kernels.cuda.arrays import Array, contiguous, empty_like, expect, fast, kernels_of
 
 _kernels = kernels_of(__file__)
 
@@ -34,6 +34,7 @@ def softmax_grad(gy: Array, y: Array) -> Array:
     """gx of softmax, from its output y."""
     if not fast(gy, y):
         return reference.softmax_grad(gy, y)
+    expect("softmax_grad", gy.shape, y=y)
     gx = empty_like(gy)
     _rows("softmax_grad", gx, contiguous(gy), contiguous(y), gx)
     return gx
@@ -41,6 +42,7 @@ def softmax_grad(gy: Array, y: Array) -> Array:
 
 def _targets(labels: Array, p: Array) -> tuple[Array | None, Array | None]:
     """(labels, targets) as the kernels take them: class numbers (N,), or probabilities (N, K), and None."""
+    expect("cross_entropy", p.shape[: labels.ndim], labels=labels)
     if labels.ndim == 2:
         return None, contiguous(labels).astype(p.dtype, copy=False)
     return contiguous(labels).astype(np.int32, copy=False), None
@@ -63,6 +65,7 @@ def cross_entropy_grad(glosses: Array, p: Array, labels: Array, *, label_smoothi
     """glogits of cross_entropy: (N, K), from the gradients (N,) of the losses and the p that it returned."""
     if not fast(glosses, p):
         return reference.cross_entropy_grad(glosses, p, labels, label_smoothing=label_smoothing)
+    expect("cross_entropy_grad", p.shape[:1], glosses=glosses)
     glogits = empty_like(p)
     arrays = contiguous(glosses), contiguous(p), *_targets(labels, p), glogits
     _rows("cross_entropy_grad", p, *arrays, label_smoothing)

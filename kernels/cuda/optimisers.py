@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from kernels import array_module, reference
-from kernels.cuda.arrays import Array, blocks, contiguous, fast, kernels_of
+from kernels.cuda.arrays import Array, blocks, contiguous, expect, fast, kernels_of
 
 _kernels = kernels_of(__file__)
 
@@ -66,9 +66,10 @@ def _in_place(*arrays: Array | None) -> bool:
     return all(a is None or (a.dtype == np.float32 and a.flags.c_contiguous) for a in arrays)
 
 
-def _update(kernel: str, w: Array, g: Array, state: tuple[Array | None, ...], *rates: float) -> None:
+def _update(kernel: str, w: Array, g: Array, state: dict[str, Array | None], *rates: float) -> None:
     """`kernel` on w, g and what is remembered of it: now, or with the others of `together`."""
-    arrays = w, contiguous(g), *state
+    expect(kernel, w.shape, g=g, **state)
+    arrays = w, contiguous(g), *state.values()
     if _waiting is not None:
         _waiting.setdefault((kernel, g.dtype), []).append((arrays, rates))
     else:
@@ -92,7 +93,7 @@ def sgd_update(
     if not (_in_place(w, velocity) and fast(g)):
         options: dict[str, Any] = {"momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}
         return reference.sgd_update(w, g, velocity, lr=lr, **options)
-    _update("sgd", w, g, (velocity if momentum else None,), lr, momentum, weight_decay, nesterov)
+    _update("sgd", w, g, {"velocity": velocity if momentum else None}, lr, momentum, weight_decay, nesterov)
 
 
 def rmsprop_update(
@@ -116,7 +117,7 @@ def rmsprop_update(
     if not (_in_place(w, square, velocity) and fast(g)):
         options: dict[str, Any] = {"momentum": momentum, "weight_decay": weight_decay, "eps_inside": eps_inside}
         return reference.rmsprop_update(w, g, square, velocity, lr=lr, decay=decay, eps=eps, **options)
-    state = square, velocity if momentum else None
+    state = {"square": square, "velocity": velocity if momentum else None}
     _update("rmsprop", w, g, state, lr, decay, 1 - decay, eps, momentum, weight_decay, eps_inside)
 
 
@@ -144,18 +145,19 @@ def adam_update(
         return reference.adam_update(w, g, m, v, lr=lr, beta1=beta1, beta2=beta2, **options)
     means = beta1, 1 - beta1, beta2, 1 - beta2, eps
     decay, shrink = (0.0, 1 - lr * weight_decay) if decoupled else (weight_decay, 1.0)
-    _update("adam", w, g, (m, v), lr, *means, decay, shrink, 1 - beta1**step, 1 - beta2**step)
+    _update("adam", w, g, {"m": m, "v": v}, lr, *means, decay, shrink, 1 - beta1**step, 1 - beta2**step)
 
 
 def ema_update(average: Array, w: Array, *, decay: float) -> None:
     """Let the average follow the weights: average = decay·average + (1 − decay)·w."""
     if not (_in_place(average) and fast(w)):
         return reference.ema_update(average, w, decay=decay)
-    _update("ema", average, w, (), decay, 1 - decay)
+    _update("ema", average, w, {}, decay, 1 - decay)
 
 
 def sum_update(total: Array, g: Array) -> None:
     """Add one more contribution to a gradient: total += g."""
     if not (fast(total, g) and total.flags.c_contiguous):
         return reference.sum_update(total, g)
+    expect("sum_update", total.shape, g=g)
     _kernels.launch("add", blocks(g.size, THREADS), (THREADS,), total, contiguous(g), g.size, T=g.dtype)

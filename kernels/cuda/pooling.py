@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kernels import array_module, reference
-from kernels.cuda.arrays import Array, Shape, blocks, contiguous, fast, kernels_of, lanes
+from kernels.cuda.arrays import Array, Shape, blocks, contiguous, expect, fast, kernels_of, lanes
 from kernels.geometry import Axis, Padding, Pair, windows
 
 _kernels = kernels_of(__file__)
@@ -58,6 +58,7 @@ def max_pool_grad(
     if not fast(gy):
         return reference.max_pool_grad(gy, winners, x_shape, size, stride=stride, pad=pad, ceil=ceil)
     rows, cols = windows(x_shape, size, stride, pad, ceil=ceil)
+    expect("max_pool_grad", (x_shape[0], rows.outputs, cols.outputs, x_shape[3]), gy=gy, winners=winners)
     gx = array_module(gy).empty(x_shape, gy.dtype)
     arrays = contiguous(gy), contiguous(winners), gx
     _launch("max_pool_grad", gx, rows, cols, *arrays, (), WINNER=winners.dtype)
@@ -100,6 +101,7 @@ def avg_pool_grad(
     if not fast(gy):
         return reference.avg_pool_grad(gy, x_shape, size, stride=stride, pad=pad, ceil=ceil, count_pad=count_pad)
     rows, cols = windows(x_shape, size, stride, pad, ceil=ceil)
+    expect("avg_pool_grad", (x_shape[0], rows.outputs, cols.outputs, x_shape[3]), gy=gy)
     gx = array_module(gy).empty(x_shape, gy.dtype)
     counted = *_counted(rows, count_pad), *_counted(cols, count_pad)
     _launch("avg_pool_grad", gx, rows, cols, contiguous(gy), gx, counted)
@@ -121,7 +123,8 @@ def global_avg_pool_grad(gy: Array, x_shape: Shape) -> Array:
     """gx of global_avg_pool: each of the H·W positions gets gy / (H·W). gy (N, C) -> x_shape (N, H, W, C)."""
     if not fast(gy):
         return reference.global_avg_pool_grad(gy, x_shape)
-    _, h, w, c = x_shape
+    n, h, w, c = x_shape
+    expect("global_avg_pool_grad", (n, c), gy=gy)
     gx = array_module(gy).empty(x_shape, gy.dtype)
     types = {"T": gy.dtype, "WINNER": np.uint8}
     arguments = (contiguous(gy), gx, h * w, c, gx.size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kernels import reference
-from kernels.cuda.arrays import Array, contiguous, empty_like, fast, kernels_of
+from kernels.cuda.arrays import Array, contiguous, empty_like, expect, fast, kernels_of
 
 _kernels = kernels_of(__file__)
 
@@ -28,6 +28,7 @@ def lrn_grad(gy: Array, x: Array, *, size: int = 5, alpha: float = 1e-4, beta: f
     """gx of lrn; s is computed again, which is cheaper than to keep it."""
     if not fast(gy, x):
         return reference.lrn_grad(gy, x, size=size, alpha=alpha, beta=beta, k=k)
+    expect("lrn_grad", x.shape, gy=gy)
     gx, floats = empty_like(x), 2 * CHANNELS + 6 * (size // 2)
     _launch("lrn_grad", gx, floats, contiguous(gy), contiguous(x), gx, size // 2, alpha, beta, k)
     return gx

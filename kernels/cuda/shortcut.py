@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kernels import array_module, reference
-from kernels.cuda.arrays import Array, Shape, blocks, contiguous, fast, kernels_of
+from kernels.cuda.arrays import Array, Shape, blocks, contiguous, expect, fast, kernels_of
 from kernels.geometry import Pair, pair
 
 _kernels = kernels_of(__file__)
@@ -37,8 +37,9 @@ def subsample_grad(gy: Array, x_shape: Shape, stride: Pair) -> Array:
     """gx of subsample: gy at the positions that were kept, 0 elsewhere."""
     if not fast(gy):
         return reference.subsample_grad(gy, x_shape, stride)
-    _, h, w, c = x_shape
+    (sh, sw), (n, h, w, c) = pair(stride), x_shape
+    expect("subsample_grad", (n, -(-h // sh), -(-w // sw), c), gy=gy)
     gx = array_module(gy).empty(x_shape, gy.dtype)
-    arguments = (contiguous(gy), gx, h, w, c, *gy.shape[1:3], *pair(stride), gx.size)
+    arguments = (contiguous(gy), gx, h, w, c, *gy.shape[1:3], sh, sw, gx.size)
     _kernels.launch("subsample_grad", blocks(gx.size, THREADS), (THREADS,), *arguments, T=gy.dtype)
     return gx

@@ -350,6 +350,55 @@ def test_an_array_on_the_wrong_device_is_an_error_of_the_kernel():
         cuda.relu(np.zeros((2, 2), np.float32))
 
 
+X, Y, W, C = random((2, 6, 6, 4)), random((2, 6, 6, 3)), random((3, 3, 4, 5)), random((4,))
+SHORT = random((3,))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("relu_grad", (X, Y), r"relu_grad: y must have the shape \(2, 6, 6, 4\), got \(2, 6, 6, 3\)"),
+        ("conv2d", (Y, W), r"conv2d: w must have the shape \(3, 3, 3, 5\), got \(3, 3, 4, 5\)"),
+        ("conv2d", (X, W, SHORT), "conv2d: b "),
+        ("conv2d_relu", (X, W, None, X), "conv2d: residual "),
+        ("conv2d_input_grad", (X, W, X.shape), "conv2d_input_grad: gy "),
+        ("conv2d_input_grad", (random((2, 4, 4, 5)), W, Y.shape), "conv2d_input_grad: w "),
+        ("conv2d_weight_grad", (X, X, W.shape), "conv2d_weight_grad: gy "),
+        ("conv2d_weight_grad", (random((2, 4, 4, 5)), Y, W.shape), "conv2d_weight_grad: x "),
+        ("col2im", (random((2, 4, 4, 3, 3, 3)), X.shape), "col2im: col "),
+        ("linear", (random((2, 4)), random((3, 5))), "matmul: b "),
+        ("linear", (random((2, 3)), random((3, 5)), SHORT), "linear: b "),
+        ("max_pool_grad", (X, X, X.shape, 2), "max_pool_grad: gy "),
+        ("max_pool_grad", (random((2, 3, 3, 4)), X, X.shape, 2), "max_pool_grad: winners "),
+        ("avg_pool_grad", (X, X.shape, 2), "avg_pool_grad: gy "),
+        ("global_avg_pool_grad", (random((2, 3)), X.shape), "global_avg_pool_grad: gy "),
+        ("batch_norm", (X, C, C, C, SHORT), "batch_norm: var "),
+        ("bn_relu", (X, C, C, C, C, Y), "batch_norm: residual "),
+        ("bn_relu_grad", (X, Y, X, C, C, C), "batch_norm_grad: y "),
+        ("batch_norm_grad", (X, X, SHORT, C, C), "batch_norm_grad: gamma "),
+        ("lrn_grad", (Y, X), "lrn_grad: gy "),
+        ("lcn_grad", (Y, X), "lcn_grad: gy "),
+        ("subsample_grad", (X, X.shape, 2), "subsample_grad: gy "),
+        ("softmax_grad", (X, Y), "softmax_grad: y "),
+        ("cross_entropy", (random((2, 4)), np.zeros(3, np.int32)), "cross_entropy: labels "),
+        ("cross_entropy_grad", (SHORT, random((2, 4)), np.zeros(2, np.int32)), "cross_entropy_grad: glosses "),
+        ("sum_update", (X, Y), "sum_update: g "),
+    ],
+)
+def test_a_wrong_shape_is_an_error_before_any_launch(recorder, name, arguments, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        getattr(cuda, name)(*arguments)
+    assert not recorder.launched
+
+
+def test_updates_of_wrong_shapes_are_errors(recorder):
+    for name, kernel in (("sgd, momentum", "sgd: velocity"), ("adam", "adam: v"), ("rmsprop", "rmsprop: square")):
+        further, update = UPDATES[name]
+        with pytest.raises(ValueError, match=f"^{kernel} must have the shape"):
+            update(cuda, *[C] * (1 + further), SHORT)
+    assert not recorder.launched
+
+
 def test_lanes_make_whole_blocks():
     assert {c: arrays.lanes(c) for c in (1, 8, 9, 16, 17, 500)} == {
         1: (8, 32), 8: (8, 32), 9: (16, 16), 16: (16, 16), 17: (32, 8), 500: (32, 8)
