@@ -5,7 +5,7 @@
     L2  every kernel, compiled for the CPU, computes what the reference computes, in several orders of its threads
     L3  the project's tests run on CuPy itself, with the CPU in the GPU's place; the tests that cannot are listed
 
-Levels may be named: `python -m tests.cuda L1 L2`. The wheels for L0 and L3 are unpacked into folders of their own.
+Levels may be named: `python -m tests.cuda L1 L2`. The wheels that they need are unpacked into folders of their own.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ class Outcome(NamedTuple):
 def prepare(level: str) -> None:
     """The wheels that a level needs."""
     if level == "L0":
-        environment.install(environment.CUDA_WHEEL, environment.cuda_wheel())
+        environment.install(environment.cuda_wheel(), environment.CUDA_WHEEL)
+    if level == "L1":
+        environment.install(environment.compiler(), *environment.COMPILER_WHEELS)
     if level == "L3":
         environment.make(environment.default())
 
@@ -68,7 +70,8 @@ def run(level: str) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
         command = [sys.executable, "-m", "pytest", f"--junit-xml={report}", *arguments(level)]
-        code = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode
+        path = os.pathsep.join(filter(None, [str(environment.compiler()), os.environ.get("PYTHONPATH")]))
+        code = subprocess.run(command, env={**os.environ, "PYTHONPATH": path} if level == "L1" else None).returncode
         seconds = time.monotonic() - start
         if not report.exists():  # pytest itself has failed
             return Outcome(0, max(code, 1), 0, seconds)

@@ -60,7 +60,7 @@ TORCH = {
 def close(value, expected, tolerance=1e-10):
     expected = expected.detach().numpy()
     assert value.shape == expected.shape
-    np.testing.assert_allclose(value, expected, rtol=0, atol=tolerance * max(np.abs(expected).max(), 1e-30))
+    np.testing.assert_allclose(value, expected, rtol=0, atol=tolerance * max(abs(expected).max(), 1e-30))
 
 
 def test_only_what_pytorch_lacks_or_draws_otherwise_is_left_out():

@@ -102,7 +102,7 @@ TORCH = {
 def close(value, expected):
     expected = expected.detach().numpy()
     assert value.shape == expected.shape
-    np.testing.assert_allclose(value, expected, rtol=0, atol=1e-10 * max(np.abs(expected).max(initial=0), 1e-30))
+    np.testing.assert_allclose(value, expected, rtol=0, atol=1e-10 * max(abs(expected).max(initial=0), 1e-30))
 
 
 def test_only_what_pytorch_lacks_is_left_out():

@@ -19,6 +19,7 @@ from tests.cuda.host import libraries
 
 WHEEL = "cupy-rocm-7-0==14.2.0"
 CUDA_WHEEL = "cupy-cuda12x==14.2.0"
+COMPILER_WHEELS = ("nvidia-cuda-nvrtc==13.4.*", "nvidia-cuda-runtime==13.4.*")
 
 
 def _folder(variable: str, wheel: str) -> Path:
@@ -36,30 +37,25 @@ def cuda_wheel() -> Path:
     return _folder("MINICNN_CUDA_WHEEL", CUDA_WHEEL)
 
 
-def install(wheel: str, folder: Path) -> None:
-    """Unpack a wheel, without what it depends on, into `folder`, unless that is there already."""
+def compiler() -> Path:
+    """Where NVIDIA's compiler is unpacked: MINICNN_NVRTC, or a folder in the user's cache."""
+    return _folder("MINICNN_NVRTC", COMPILER_WHEELS[0].removesuffix(".*"))
+
+
+def install(folder: Path, *wheels: str) -> None:
+    """Unpack wheels, without what they depend on, into `folder`, unless that is there already."""
     if folder.exists():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--target",
-            f"{unfinished}/wheel",
-            wheel,
-        ]
-        subprocess.run(command, check=True)
+        options = ["--quiet", "--no-deps", "--target", f"{unfinished}/wheel"]
+        subprocess.run([sys.executable, "-m", "pip", "install", *options, *wheels], check=True)
         Path(unfinished, "wheel").rename(folder)
 
 
 def make(folder: Path) -> Path:
     """The environment in `folder`, complete."""
-    install(WHEEL, folder / "wheel")
+    install(folder / "wheel", WHEEL)
     libraries.make(folder / "wheel", folder / "libraries")
     return folder
 

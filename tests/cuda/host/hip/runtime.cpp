@@ -23,6 +23,7 @@ struct Block { char* pages; size_t all, asked; };
 static std::map<uintptr_t, Block> device_memory;
 static std::recursive_mutex memory_lock;
 static size_t used = 0;
+static bool damaged = false;            // somebody wrote beside an array: the next launch says so
 static thread_local int last = Success;
 static thread_local std::string message;
 static unsigned order = host::Forward;  // of the launches to come
@@ -119,8 +120,11 @@ API int hipFree(void* p) {
   std::lock_guard lock(memory_lock);
   auto found = device_memory.find(uintptr_t(p));
   if (found == device_memory.end()) return fail(InvalidValue);
-  munmap(found->second.pages, found->second.all);
-  used -= found->second.asked;
+  auto& [pages, all, asked] = found->second;
+  for (auto beside = static_cast<unsigned char*>(p) + asked; beside < reinterpret_cast<unsigned char*>(pages) + all - PAGE; beside++)
+    damaged |= *beside != 0xFF;
+  munmap(pages, all);
+  used -= asked;
   device_memory.erase(found);
   return Success;
 }
@@ -192,6 +196,7 @@ API int hipFuncGetAttribute(int* value, int attribute, void*) { return *value = 
 API int hipModuleLaunchKernel(Kernel kernel, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                               unsigned shared, void*, void** parameters, void**) {
   host::Launch launch = {{gx, gy, gz}, {bx, by, bz}, shared, order, ++launches};
+  if (std::exchange(damaged, false)) return fail(LaunchFailure, "an earlier launch has written beside an array");
   const char* problem = kernel(&launch, parameters);
   if (!problem) return Success;
   return fail(strncmp(problem, "invalid configuration", 21) ? LaunchFailure : InvalidConfiguration, problem);
