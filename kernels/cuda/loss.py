@@ -52,6 +52,7 @@ def cross_entropy(logits: Array, labels: Array, *, label_smoothing: float = 0.0)
     """How surprised the softmax of the scores is by the labels.
 
     logits (N, K); labels (N,) integers below K or (N, K) probabilities -> losses (N,) and p = softmax(logits) (N, K).
+    The loss of a label that is no class is NaN.
     """
     if not fast(logits):
         return reference.cross_entropy(logits, labels, label_smoothing=label_smoothing)

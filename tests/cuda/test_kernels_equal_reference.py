@@ -197,6 +197,13 @@ def test_statistics_of_values_far_from_zero(on_host):
     np.testing.assert_allclose(var, exact.var((0, 1, 2)), rtol=1e-2)
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.int64, np.uint8])
+def test_the_loss_of_a_label_that_is_no_class_is_nan(dtype, on_host):
+    labels = np.array([0, 3, 2, -1 if np.dtype(dtype).kind == "i" else 255]).astype(dtype)
+    losses, p = cuda.cross_entropy(random((4, 3)), labels)
+    assert np.isnan(losses).tolist() == [False, True, False, True] and np.isfinite(p).all()
+
+
 @pytest.mark.parametrize("seed", [0, 2**32 + 5, 2**64 - 1])
 @pytest.mark.parametrize("size", [1, 3, 4, 1030])
 def test_dropout_is_the_reference_s_bit_for_bit(seed, size, on_host):
