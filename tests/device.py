@@ -91,6 +91,7 @@ CPU_ONLY = {
     "kernels/test_vector_widths.py": CPU_BACKEND,
     "models/test_counts.py": "counts parameters and computes nothing",
     "models/test_names.py": "names parameters and computes nothing",
+    "training/test_options.py": "reads options and computes nothing",
     "test_benchmarks*": "measures the CPU backend beside PyTorch on the CPU",
     "test_doctor.py": "describes the machine",
     "test_readme.py": "reads a text",
