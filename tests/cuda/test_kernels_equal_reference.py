@@ -20,6 +20,7 @@ from kernels import cuda
 from kernels import reference as reference_backend
 from kernels.cuda import arrays, batch_normalisation, columns, convolution, launcher, optimisers
 from kernels.cuda.launcher import signatures
+from minicnn import layers, optim
 from tests.cuda import nvrtc
 from tests.cuda.host.module import ORDERS
 from tests.cuda.numpy_launcher import NumpyLauncher, Recorder
@@ -268,6 +269,17 @@ def test_updates_of_all_parameters_together(name, dtype, on_host, monkeypatch):
     for value, e in zip(changed, expected, strict=True):
         for i in (0, *range(2, 2 + further)):
             same(value[i], e[i], 1e-6)
+
+
+def test_a_step_of_an_optimiser_and_of_an_average_are_one_launch_each(recorder, monkeypatch):
+    monkeypatch.setattr(kernels, "of", lambda array: cuda)
+    model = layers.Sequential(layers.Linear(3, 4), layers.BatchNorm(4), layers.Linear(4, 2))
+    optimiser, average = optim.SGD(model.parameters(), lr=0.1, momentum=0.9), optim.EMA(model)
+    for p in model.parameters():
+        p.grad = np.ones_like(p.data)
+    optimiser.step()
+    average.update()
+    assert [kernel for _, kernel in recorder.launched] == ["sgd_all", "ema_all"]
 
 
 def test_updates_together_are_one_launch_and_none_after_an_error(recorder):
