@@ -40,14 +40,14 @@ MISTAKES = (
     Mistake(
         "a float where a kernel takes an int",
         "kernels/cuda/elementwise.py",
-        "*map(contiguous, arrays), y, y.size, T=y.dtype)",
-        "*map(contiguous, arrays), y, y.size / 1, T=y.dtype)",
+        "contiguous(x), y, y.size, T=x.dtype)",
+        "contiguous(x), y, y.size / 1, T=x.dtype)",
     ),
     Mistake(
         "no ascontiguousarray",
         "kernels/cuda/elementwise.py",
-        "*map(contiguous, arrays), y, y.size",
-        "*arrays, y, y.size",
+        "contiguous(gy), contiguous(y), gx",
+        "gy, y, gx",
     ),
     Mistake(
         "a launch that leaves out the last block",
@@ -70,8 +70,8 @@ MISTAKES = (
     Mistake(
         "float() of a device's array in the training loop",
         "minicnn/optim.py",
-        "            if p.grad is not None:\n                self.update(",
-        "            if p.grad is not None and float(abs(p.grad).max()) >= 0:\n                self.update(",
+        "if p.grad is not None:",
+        "if p.grad is not None and float(abs(p.grad).max()) >= 0:",
     ),
     Mistake(
         "a condition on a device's array",

@@ -24,6 +24,7 @@ NETWORKS = {
 BATCH, STEPS = 2, 5
 
 pytestmark = pytest.mark.skipif("config.getoption('device') == 'cpu'", reason="needs --device=host or --device=cuda")
+ON_HOST = pytest.mark.skipif("config.getoption('device') != 'host'", reason="needs --device=host, which it controls")
 
 
 class Run:
@@ -64,7 +65,7 @@ def test_five_steps_give_the_cpus_losses_and_masks(name, monkeypatch):
     assert bool(ours.masks) == (name != "resnet20")  # which has no dropout
 
 
-@pytest.mark.skipif("config.getoption('device') != 'host'", reason="needs --device=host, which sees who waits")
+@ON_HOST
 @pytest.mark.parametrize("name", NETWORKS)
 def test_no_step_makes_the_host_wait(name, monkeypatch):
     run = Run(name, "cuda", kernels.cuda, monkeypatch)
@@ -72,7 +73,18 @@ def test_no_step_makes_the_host_wait(name, monkeypatch):
     run.step(cupy_on_host.no_synchronising())
 
 
-@pytest.mark.skipif("config.getoption('device') != 'host'", reason="needs --device=host, which sees who waits")
+@ON_HOST
+@pytest.mark.parametrize("order", ["reverse", "random"])
+def test_the_order_of_threads_changes_no_bit(order, monkeypatch):
+    losses = []
+    for context in (contextlib.nullcontext(), cupy_on_host.order(order)):
+        run = Run("resnet20", "cuda", kernels.cuda, monkeypatch)
+        with context:
+            losses.append([run.step().item() for _ in range(2)])
+    assert losses[0] == losses[1]
+
+
+@ON_HOST
 @pytest.mark.parametrize(
     "wait", [float, lambda a: a.get(), lambda a: a.item(), lambda a: bool(a), lambda a: a.device.synchronize()]
 )

@@ -16,22 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from tests.cuda.host import build
+from tests.cuda.host.module import ORDERS
 
 HEADERS = ("cupy/complex.cuh", "cupy/carray.cuh", "cupy/atomics.cuh", "cupy/math_constants.h")  # of CuPy's own kernels
-ORDERS = {"forward": 0, "reverse": 1, "random": 2}
-
-
-@functools.cache
-def _load(folder: Path) -> dict[str, ctypes.CDLL]:
-    """The stand-ins, under the names that CuPy's modules were linked with: the loader does not look for others."""
-    build.runtime()
-    libraries = sorted((folder / "libraries").glob("*.so.*"))
-    return {path.name.partition(".")[0]: ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL) for path in libraries}
 
 
 def enter(folder: Path) -> None:
     """Make `import cupy` in this process import the CuPy of `folder`, working on the CPU."""
-    _load(folder)
+    build.runtime()
+    for library in sorted((folder / "libraries").glob("*.so.*")):  # by their names the loader will find them again
+        ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
     os.environ |= {"CUPY_ACCELERATORS": "", "ROCM_HOME": str(folder)}  # CUB is precompiled for a GPU
     sys.path.insert(0, str(folder / "wheel"))
     import cupy
