@@ -133,6 +133,10 @@ def _cupy() -> Launcher:
     return CupyLauncher()
 
 
+def _launcher() -> Launcher:
+    return _replacement[-1] if _replacement else _cupy()
+
+
 @contextlib.contextmanager
 def using(launcher: Launcher) -> Iterator[None]:
     """Within the block, kernels are launched by `launcher` instead of CuPy's."""
@@ -175,19 +179,21 @@ class Kernels:
 
         Raises TypeError, before any launch, for an argument that the kernel's signature does not allow.
         """
-        text, declared = self._source(types)
-        parameters = declared[kernel]
-        launcher = _replacement[-1] if _replacement else _cupy()
+        checked = self.check(kernel, *arguments, **types)
+        _check_dimensions(kernel, grid, block, shared)
+        if min(grid) > 0:
+            _launcher().launch(self._source(types)[0], kernel, grid, block, checked, shared)
+
+    def check(self, kernel: str, *arguments: Any, **types: Any) -> list[Any]:
+        """The arguments as `kernel` takes them. Raises TypeError as `launch` does."""
+        parameters, launcher = self._source(types)[1][kernel], _launcher()
         if len(arguments) != len(parameters):
             names = ", ".join(parameter.name for parameter in parameters)
             raise TypeError(f"{kernel}: expected {len(parameters)} arguments ({names}), got {len(arguments)}")
-        checked = [
+        return [
             _array(kernel, parameter, argument, launcher) if parameter.pointer else _scalar(kernel, parameter, argument)
             for parameter, argument in zip(parameters, arguments, strict=True)
         ]
-        _check_dimensions(kernel, grid, block, shared)
-        if min(grid) > 0:
-            launcher.launch(text, kernel, grid, block, checked, shared)
 
     def _source(self, types: dict[str, Any]) -> tuple[Source, dict[str, tuple[Parameter, ...]]]:
         """The file for these types, and the signatures of its kernels; both are read once."""

@@ -17,9 +17,9 @@ from kernels.cuda.arrays import Array, blocks, contiguous, expect, fast, kernels
 _kernels = kernels_of(__file__)
 
 THREADS = 256
-PIECE = 8 * THREADS  # elements of a parameter that one block of a common launch changes
+PIECE = 16 * THREADS  # elements of a parameter that one block of a common launch changes
 
-_Update = tuple[tuple[Array | None, ...], tuple[float, ...]]  # the arrays of a parameter, and its rates
+_Update = tuple[tuple[Array, ...], tuple[float, ...]]  # the arrays of a parameter, and its rates
 _waiting: dict[tuple[str, np.dtype], list[_Update]] | None = None
 
 
@@ -46,15 +46,22 @@ def together() -> Iterator[None]:
 
 def _launch_all(kernel: str, dtype: np.dtype, updates: list[_Update]) -> None:
     xp = array_module(updates[0][0][0])
-    sizes = [arrays[0].size for arrays, _ in updates]  # type: ignore[union-attr]
     addresses = np.zeros((len(updates), 4), np.uint64)
     for row, (arrays, _) in zip(addresses, updates, strict=True):
         row[: len(arrays)] = [0 if a is None else _address(a) for a in arrays]
     numbers = np.array([rates for _, rates in updates], np.float32)
-    begins = [(parameter, begin) for parameter, n in enumerate(sizes) for begin in range(0, n, PIECE)]
-    pieces = np.array([(i, begin, min(begin + PIECE, sizes[i])) for i, begin in begins], np.int32)
+    pieces = _pieces(np.array([g.size for (_, g, *_), _ in updates]))
     tables = map(xp.asarray, (addresses, numbers, pieces))
     _kernels.launch(f"{kernel}_all", (len(pieces),), (THREADS,), *tables, T=dtype)
+
+
+def _pieces(sizes: np.ndarray) -> np.ndarray:
+    """(parameter, first element, end) of all pieces of parameters of these sizes."""
+    counts = -(-sizes // PIECE)
+    parameter = np.repeat(np.arange(len(sizes)), counts)
+    before = np.repeat(np.cumsum(counts) - counts, counts)  # pieces of earlier parameters
+    begin = (np.arange(len(parameter)) - before) * PIECE
+    return np.stack([parameter, begin, np.minimum(begin + PIECE, sizes[parameter])], axis=1).astype(np.int32)
 
 
 def _address(a: Array) -> int:
@@ -71,6 +78,7 @@ def _update(kernel: str, w: Array, g: Array, state: dict[str, Array | None], *ra
     expect(kernel, w.shape, g=g, **state)
     arrays = w, contiguous(g), *state.values()
     if _waiting is not None:
+        _kernels.check(kernel, *arrays, *rates, w.size, T=g.dtype)
         _waiting.setdefault((kernel, g.dtype), []).append((arrays, rates))
     else:
         _kernels.launch(kernel, blocks(w.size, THREADS), (THREADS,), *arrays, *rates, w.size, T=g.dtype)

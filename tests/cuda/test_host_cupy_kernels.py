@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy
 import pytest
 from hypothesis import given
@@ -91,9 +93,10 @@ def test_a_numpy_array_among_cupys_is_a_type_error_of_one_line(name, arguments):
     options = {"lr": 0.1, "momentum": 0.9} if name == "sgd_update" else {}
     for stays in range(1, len(arguments)):
         given = [a if i == stays else np.asarray(a) for i, a in enumerate(arguments)]
-        with pytest.raises(TypeError) as error:
-            getattr(cuda, name)(*given, *rest, **options)
-        assert "numpy" in str(error.value) and "\n" not in str(error.value)
+        for block in (contextlib.nullcontext(), cuda.together()):
+            with pytest.raises(TypeError) as error, block:
+                getattr(cuda, name)(*given, *rest, **options)
+            assert "numpy" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_the_device_is_that_of_the_array():
