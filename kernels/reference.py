@@ -242,7 +242,7 @@ def max_pool(
         candidate = padded[index]  # (N, OH, OW, C)
         wins = (candidate > y) | xp.isnan(candidate)
         y = xp.where(wins, candidate, y)
-        winners[wins] = kh * cols.size + kw
+        winners = xp.where(wins, winners.dtype.type(kh * cols.size + kw), winners)
     return y, winners
 
 
