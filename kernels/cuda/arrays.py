@@ -40,6 +40,11 @@ def empty_like(a: Array) -> Array:
     return array_module(a).empty(a.shape, a.dtype)
 
 
+def address(a: Array) -> int:
+    """Where the array's memory begins."""
+    return a.ctypes.data if array_module(a) is np else a.data.ptr
+
+
 def blocks(elements: int, threads: int) -> Dim:
     """The grid of blocks of `threads` that has a thread for each element; none for no elements."""
     return (-(-elements // threads),)

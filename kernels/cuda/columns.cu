@@ -6,6 +6,7 @@
 //   .  . . . . . .      ->               the next window, SW columns further: ...
 //
 // T is float or half.
+// UNIT is float or half or unsigned long long.
 
 #include "common.cuh"
 
@@ -14,10 +15,13 @@
 // through it. The KW·C elements of a window's row lie side by side in x as in col (unless dilated), so the 32 threads
 // of a warp copy 32 neighbours at a time.
 //
+// A copy does not care what it copies: where two floats or four halves of neighbouring channels always go together, they
+// are one UNIT of 8 bytes, and C counts those. That takes half the instructions, of which a copy has more than bytes.
+//
 // `first` is the row of col that the call starts with: a caller makes as many rows as stay in the L2 cache, multiplies
 // them, and reuses their memory for the next ones.
 extern "C" __global__ void __launch_bounds__(256) im2col(
-    const T* __restrict__ x, T* __restrict__ col, int first, int rows, int H, int W, int C, int OH, int OW,
+    const UNIT* __restrict__ x, UNIT* __restrict__ col, int first, int rows, int H, int W, int C, int OH, int OW,
     int KH, int KW, int SH, int SW, int PH, int PW, int DH, int DW) {
     const int r = blockIdx.x * blockDim.y + threadIdx.y;
     if (r >= rows) return;
@@ -28,7 +32,7 @@ extern "C" __global__ void __launch_bounds__(256) im2col(
         for (int j = threadIdx.x; j < line; j += blockDim.x) {
             const int kw = j / C, c = j - kw * C, w = ow * SW - PW + kw * DW;
             const bool inside = 0 <= h && h < H && 0 <= w && w < W;
-            col[(r * KH + kh) * line + j] = inside ? float(x[((n * H + h) * W + w) * C + c]) : 0.0f;
+            col[(r * KH + kh) * line + j] = inside ? x[((n * H + h) * W + w) * C + c] : static_cast<UNIT>(0);
         }
     }
 }

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from kernels import array_module, reference
-from kernels.cuda.arrays import Array, blocks, contiguous, expect, fast, kernels_of
+from kernels.cuda.arrays import Array, address, blocks, contiguous, expect, fast, kernels_of
 
 _kernels = kernels_of(__file__)
 
@@ -48,7 +48,7 @@ def _launch_all(kernel: str, dtype: np.dtype, updates: list[_Update]) -> None:
     xp = array_module(updates[0][0][0])
     addresses = np.zeros((len(updates), 4), np.uint64)
     for row, (arrays, _) in zip(addresses, updates, strict=True):
-        row[: len(arrays)] = [0 if a is None else _address(a) for a in arrays]
+        row[: len(arrays)] = [0 if a is None else address(a) for a in arrays]
     numbers = np.array([rates for _, rates in updates], np.float32)
     pieces = _pieces(np.array([g.size for (_, g, *_), _ in updates]))
     tables = map(xp.asarray, (addresses, numbers, pieces))
@@ -62,10 +62,6 @@ def _pieces(sizes: np.ndarray) -> np.ndarray:
     before = np.repeat(np.cumsum(counts) - counts, counts)  # pieces of earlier parameters
     begin = (np.arange(len(parameter)) - before) * PIECE
     return np.stack([parameter, begin, np.minimum(begin + PIECE, sizes[parameter])], axis=1).astype(np.int32)
-
-
-def _address(a: Array) -> int:
-    return a.ctypes.data if array_module(a) is np else a.data.ptr
 
 
 def _in_place(*arrays: Array | None) -> bool:

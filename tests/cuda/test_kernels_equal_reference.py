@@ -136,6 +136,14 @@ def test_columns_and_their_way_back(draw, on_host):
     same(cuda.col2im(col, x.shape, **options), reference_backend.col2im(col, x.shape, **options), FLOAT32)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("offset", [0, 1, 4])
+def test_columns_of_maps_at_any_address(dtype, offset, on_host):
+    buffer = random((1 + 2 * 5 * 4 * 8 + offset,)).astype(dtype)
+    x = buffer[offset : offset + 2 * 5 * 4 * 8].reshape(2, 5, 4, 8)
+    same(cuda.im2col(x, 3, pad=1), reference_backend.im2col(x, 3, pad=1), 0)
+
+
 wide = st.tuples(st.integers(1, 3), st.integers(2, 5), st.integers(2, 5), st.integers(1, 140))
 
 
