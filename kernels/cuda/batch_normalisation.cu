@@ -18,7 +18,8 @@
 // E[x²] − E[x]² cancels where the mean is large beside the deviation; subtracting the mean in a second pass reads x
 // twice. Welford's way keeps the mean so far and the sum of squares around it, and Chan's formula joins two of these:
 //
-//   mean = a.mean + (b.mean − a.mean) · b.n / n       squares = a.squares + b.squares + (b.mean − a.mean)² · a.n·b.n / n
+//   mean = a.mean + (b.mean − a.mean) · b.n / n
+//   squares = a.squares + b.squares + (b.mean − a.mean)² · a.n · b.n / n
 
 struct Moments {
     float n, mean, squares;

@@ -15,8 +15,8 @@
 // through it. The KW·C elements of a window's row lie side by side in x as in col (unless dilated), so the 32 threads
 // of a warp copy 32 neighbours at a time.
 //
-// A copy does not care what it copies: where two floats or four halves of neighbouring channels always go together, they
-// are one UNIT of 8 bytes, and C counts those. That takes half the instructions, of which a copy has more than bytes.
+// A copy does not care what it copies: where two floats or four halves of neighbouring channels always go together,
+// they are one UNIT of 8 bytes, and C counts those. That takes half the instructions or a quarter of them.
 //
 // `first` is the row of col that the call starts with: a caller makes as many rows as stay in the L2 cache, multiplies
 // them, and reuses their memory for the next ones.

@@ -32,8 +32,8 @@ struct Under {
 
 constexpr int BLOCK = 256;  // threads of such a block, and floats that its sums need of shared memory
 
-// The sum of `value` over the column of a thread; valid where threadIdx.y is 0. May be called again with the same memory:
-// each thread ends with its own element, which nobody else reads before the next barrier.
+// The sum of `value` over the column of a thread; valid where threadIdx.y is 0. May be called again with the same
+// memory: each thread ends with its own element, which nobody else reads before the next barrier.
 __device__ __forceinline__ float column_sum(float value, float (&shared)[BLOCK]) {
     const int at = threadIdx.y * blockDim.x + threadIdx.x;
     shared[at] = value;

@@ -132,7 +132,8 @@ __device__ __forceinline__ int window_of(int start, int stride, int outputs) {
     return start >= 0 && start % stride == 0 && start / stride < outputs ? start / stride : -1;
 }
 
-// gx: each input position gathers from the windows that saw it. Grid: tiles of positions, of a group's channels, groups.
+// gx: each input position gathers from the windows that saw it.
+// Grid: tiles of positions, tiles of a group's channels, groups.
 extern "C" __global__ void __launch_bounds__(THREADS) conv2d_input_grad(
     const T* __restrict__ gy, const T* __restrict__ w, T* __restrict__ gx, int N, int H, int W, int C, int O,
     int OH, int OW, int KH, int KW, int SH, int SW, int PH, int PW, int DH, int DW, int G) {

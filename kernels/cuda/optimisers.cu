@@ -27,7 +27,7 @@ __device__ __forceinline__ void sgd_step(
     w -= lr * g;
 }
 
-// square = decay·square + rest·g², rest = 1 − decay;  the step is g over the root of that, eps inside or outside the root
+// square = decay·square + rest·g², rest = 1 − decay;  the step is g over its root, with eps inside or outside of that
 __device__ __forceinline__ void rmsprop_step(
     float& w, float gradient, float& square, float* velocity, float lr, float decay, float rest, float eps,
     float momentum, float weight_decay, bool eps_inside) {

@@ -6,7 +6,8 @@
 #include "common.cuh"
 
 // (..., C) -> (..., before + C + after)
-extern "C" __global__ void pad_channels(const T* __restrict__ x, T* __restrict__ y, int before, int C, int wide, int n) {
+extern "C" __global__ void pad_channels(
+    const T* __restrict__ x, T* __restrict__ y, int before, int C, int wide, int n) {
     const int i = global_thread();
     if (i >= n) return;
     const int c = i % wide - before;
