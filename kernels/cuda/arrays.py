@@ -16,6 +16,7 @@ from kernels.cuda.launcher import Dim, Kernels
 Array = Any  # cupy.ndarray, or numpy.ndarray where kernels run on the host
 Shape = tuple[int, ...]
 
+BLOCK = 256  # threads of most blocks, as in common.cuh
 FAST = (np.dtype(np.float16), np.dtype(np.float32))
 
 
@@ -50,13 +51,13 @@ def blocks(elements: int, threads: int) -> Dim:
     return (-(-elements // threads),)
 
 
-def lanes(channels: int, threads: int = 256) -> Dim:
-    """A block (x, y) for maps: x threads side by side on the channels of a position, y positions.
+def lanes(channels: int) -> Dim:
+    """A block (x, y) for maps: x threads side by side on the channels of a position, y positions, BLOCK in all.
 
     A warp reads best along the channels; with fewer than 32 of them, some of its threads take other positions.
     """
     x = next((x for x in (8, 16) if channels <= x), 32)
-    return x, threads // x
+    return x, BLOCK // x
 
 
 def expect(kernel: str, shape: Shape, **arrays: Array | None) -> None:

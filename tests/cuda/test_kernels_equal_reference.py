@@ -7,6 +7,8 @@ several of them.
 
 from __future__ import annotations
 
+import importlib
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -424,6 +426,23 @@ def test_updates_of_wrong_shapes_are_errors(recorder):
         with pytest.raises(ValueError, match=f"^{kernel} must have the shape"):
             update(cuda, *[C] * (1 + further), SHORT)
     assert not recorder.launched
+
+
+def test_python_and_cuda_agree_about_constants():
+    agreed = set()
+    files = {file.stem: file for file in (*nvrtc.FOLDER.glob("*.cu"), nvrtc.FOLDER / "common.cuh")}
+    for name, file in files.items():
+        module = importlib.import_module(f"kernels.cuda.{'arrays' if name == 'common' else name}")
+        lines = re.findall(r"^constexpr int (.*?);", file.read_text(encoding="utf-8"), re.MULTILINE)
+        for constant, value in re.findall(r"([A-Z]+) = (\d+)", " ".join(lines)):
+            if hasattr(module, constant):
+                assert getattr(module, constant) == int(value), f"{constant} in {file.name}"
+                agreed.add((name, constant))
+    assert agreed == {
+        *(("common", "BLOCK"), ("convolution", "TILE"), ("convolution", "THREADS")),
+        *(("loss", "WARPS"), ("contrast_normalisation", "WARPS")),
+        *(("response_normalisation", "CHANNELS"), ("response_normalisation", "POSITIONS")),
+    }
 
 
 def test_lanes_make_whole_blocks():
