@@ -9,6 +9,7 @@ are NumPy's, moved there, and `np.testing` compares on the host. `host(a)` is th
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -99,8 +100,8 @@ CPU_ONLY = {
 }
 
 
-def not_here(item: pytest.Item, host: bool) -> str | None:
-    """Why a test does not run on the device, or None if it does."""
+def not_here(item: pytest.Item, host: bool, collected: set[str]) -> str | None:
+    """Why a test does not run on the device, or None if it does; `collected` are the names of all tests."""
     file = Path(item.location[0]).relative_to("tests").as_posix()
     of_file = next((reason for pattern, reason in CPU_ONLY.items() if fnmatch.fnmatch(file, pattern)), None)
     if of_file:
@@ -108,8 +109,9 @@ def not_here(item: pytest.Item, host: bool) -> str | None:
     for mark in (item.get_closest_marker("cpu_only"), item.get_closest_marker("not_on_host") if host else None):
         if mark:
             return mark.args[0]
-    parameters = item.callspec.params if hasattr(item, "callspec") else {}
-    if any(type(value) is str and value == "cpu" for value in parameters.values()):
+    test, bracket, parameters = item.nodeid.partition("[")
+    twin = test + bracket + re.sub(r"\bcpu\b", "reference", parameters)
+    if twin != item.nodeid and twin in collected:
         return "chooses the CPU backend; the same test of the reference runs on the device"
     return None
 
@@ -123,7 +125,8 @@ class Selection:
         self.idle: Counter[str] = Counter()
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        reasons = {item: not_here(item, self._host) for item in items}
+        collected = {item.nodeid for item in items}
+        reasons = {item: not_here(item, self._host, collected) for item in items}
         self.left_out.update((item.location[0], reason) for item, reason in reasons.items() if reason)
         config.hook.pytest_deselected(items=[item for item, reason in reasons.items() if reason])
         items[:] = [item for item, reason in reasons.items() if not reason]
