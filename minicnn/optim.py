@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
+
 import kernels
 from kernels import array_module
 from minicnn.autograd import Tensor
@@ -179,16 +181,25 @@ def decay_groups(model: Module, weight_decay: float, *, norm_and_bias: bool = Fa
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
-def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> float:
+def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> Any:
     """Scale all gradients together so that their joint 2-norm is at most `max_norm`; returns the norm before.
 
-    Gradients whose norm is infinite or NaN stay as they are: to scale them would hide what went wrong.
+    Gradients whose norm is infinite or NaN stay as they are: to scale them would hide what went wrong. The norm is a
+    0-d array on a device, which nobody waits for.
     """
     grads = [p.grad for p in params if p.grad is not None]
-    norm = math.sqrt(sum(float((g.astype("float64") ** 2).sum()) for g in grads))
-    if max_norm < norm < math.inf:
-        for g in grads:
-            g *= max_norm / norm
+    squares = [(g.astype("float64") ** 2).sum() for g in grads]
+    if not grads or array_module(grads[0]) is np:
+        norm = math.sqrt(sum(map(float, squares)))
+        if max_norm < norm < math.inf:
+            for g in grads:
+                g *= max_norm / norm
+        return norm
+    xp = array_module(grads[0])
+    norm = xp.sqrt(xp.stack(squares).sum())
+    factor = xp.where((max_norm < norm) & (norm < math.inf), max_norm / norm, 1.0)
+    for g in grads:
+        g *= factor.astype(g.dtype)
     return norm
 
 

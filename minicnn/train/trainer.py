@@ -6,21 +6,32 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import minicnn
+from kernels import array_module
 from minicnn import Tensor, autograd, checkpoint, device, evaluate, models, optim, schedules
 from minicnn.data import Dataset, Loader, augment
 from minicnn.layers import Dropout
 
 Arrays = dict[str, Any]
 ADVICE = "a smaller --lr, --clip 1 or a warm-up may help"
+# After so many steps their losses are read. To read one from a device is to wait for it, and then for new work there.
+READ_EVERY = {"cpu": 1, "cuda": 20}
 
 
 class NotFinite(ArithmeticError):
     """The loss has become NaN or Inf; the message names the step and the first op."""
+
+
+class Step(NamedTuple):
+    """What a step leaves to be read, where it was computed: on a device nothing waits for it."""
+
+    images: int
+    loss: Any  # () their mean loss
+    right: Any  # () how many were classified right before the step
 
 
 class Trainer:
@@ -73,24 +84,32 @@ class Trainer:
     # Training
 
     def epoch(self) -> Iterator[tuple[int, float, int]]:
-        """Train one epoch; after each step how many images it had, their mean loss, how many were classified right."""
+        """Train one epoch; for each step how many images it had, their mean loss, how many were classified right.
+
+        On a device the figures of READ_EVERY steps come together, after the last of them.
+        """
         self.model.train()
+        unread: list[Step] = []
         for images, labels in self.loader:
-            loss, right = self.step(images, labels)
-            yield len(labels), loss, right
+            unread.append(self.step(images, labels))
+            if len(unread) == READ_EVERY[self.device]:
+                yield from self._read(unread, images, labels)
+                unread = []
+        if unread:
+            yield from self._read(unread, images, labels)
         if bad := self._not_finite():  # the last step's damage would show in the next epoch's loss, if there is one
             raise NotFinite(f"step {self.optimiser.steps} has made {bad} NaN or Inf; {ADVICE}")
 
-    def step(self, images: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
-        """Train on one batch; its mean loss, and how many of its images were classified right before the step."""
+    def step(self, images: np.ndarray, labels: np.ndarray) -> Step:
+        """Train on one batch. The host only asks for the work, and never waits for a device to do it."""
         epochs = self.loader.epoch + (self.loader.batch - 1) / len(self.loader)  # done when this batch began
         self.optimiser.lr = self.config["lr"] * self.schedule(epochs)
         drawn = self._dropout_steps()
         loss, logits = self.forward(images, labels)
-        value = loss.item()
-        if not np.isfinite(value):
+        if self.device == "cpu" and not np.isfinite(loss.data):  # seen at once, before it does damage
             self._set_dropout_steps(drawn)
-            raise NotFinite(self._diagnosis(value, images, labels))
+            step = self.optimiser.steps + 1
+            raise NotFinite(f"the loss is {loss.item()} at step {step}: {self._cause(images, labels)}; {ADVICE}")
         self.optimiser.zero_grad()
         loss.backward()
         if self.config["clip"]:
@@ -98,7 +117,26 @@ class Trainer:
         self.optimiser.step()
         if self.average is not None:
             self.average.update()
-        return value, int((logits.data.argmax(axis=1) == device.to(labels, self.device)).sum())
+        right = (logits.data.argmax(axis=1) == device.to(labels, self.device)).sum()
+        return Step(len(labels), loss.data, right)
+
+    def _read(self, steps: list[Step], images: np.ndarray, labels: np.ndarray) -> Iterator[tuple[int, float, int]]:
+        """The figures of the last steps as Python's numbers; NotFinite for the first loss that is none.
+
+        images, labels: the batch of the last of them.
+        """
+        xp = array_module(steps[0].loss)
+        losses, rights = (
+            device.to(xp.stack(column), "cpu") for column in zip(*((s.loss, s.right) for s in steps), strict=True)
+        )
+        for i, (count, loss, right) in enumerate(zip((s.images for s in steps), losses, rights, strict=True)):
+            if not np.isfinite(loss):
+                now = self.optimiser.steps
+                raise NotFinite(
+                    f"the loss is {loss} at step {now - len(steps) + i + 1}, read after step {now}: "
+                    f"{self._cause(images, labels)}; {ADVICE}"
+                )
+            yield count, float(loss), int(right)
 
     def forward(self, images: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
         """The loss of a batch, and the logits of the network's main head."""
@@ -107,17 +145,16 @@ class Trainer:
         loss = models.loss(outputs, y, label_smoothing=self.config["label_smoothing"])
         return loss, outputs[0] if isinstance(outputs, tuple) else outputs
 
-    def _diagnosis(self, loss: float, images: np.ndarray, labels: np.ndarray) -> str:
+    def _cause(self, images: np.ndarray, labels: np.ndarray) -> str:
         """Where the first NaN or Inf comes from: the same batch and masks once more, every op watched."""
         bad = self._not_finite()
-        cause = f", after the step before had made {bad} NaN or Inf" if bad else ""
+        damage = f", after the step before had made {bad} NaN or Inf" if bad else ""
         try:
             with autograd.detect_anomaly():
                 self.forward(images, labels)
         except FloatingPointError as error:
-            cause = f"{error}{cause}"
-        step = self.optimiser.steps + 1
-        return f"the loss is {loss} at step {step}: {cause}; {ADVICE}"
+            return f"{error}{damage}"
+        return damage.removeprefix(", ") or "a later batch does not show why"
 
     def _not_finite(self) -> str | None:
         """The name of the first parameter or running statistic that holds NaN or Inf."""
