@@ -35,7 +35,7 @@ __all__ = [  # noqa: RUF022, by topic
     "concat", "concat_grad", "pad_channels", "pad_channels_grad", "subsample", "subsample_grad",
     "softmax", "softmax_grad", "cross_entropy", "cross_entropy_grad",
     "dropout",
-    "sgd_update", "rmsprop_update", "adam_update", "ema_update", "sum_update", "together",
+    "sgd_update", "rmsprop_update", "adam_update", "ema_update", "sum_update", "cast_update", "together", "square_sum",
 ]
 # fmt: on
 
@@ -659,6 +659,9 @@ def dropout(x: Array, p: float, key: tuple[int, int, int]) -> Array:
 
 
 # ---- Optimiser updates, in place -----------------------------------------------------------------------------------
+#
+# `factor`, an array (), multiplies the gradient; where it is 0 nothing is changed at all. So a device that finds a NaN
+# among gradients leaves the step out by itself, and the host need not know.
 
 
 @contextlib.contextmanager
@@ -679,11 +682,16 @@ def sgd_update(
     momentum: float = 0.0,
     weight_decay: float = 0.0,
     nesterov: bool = False,
+    factor: Array | None = None,
 ) -> None:
     """Step down the slope, with inertia: v = m·v + g, w −= lr·v; Nesterov looks ahead: w −= lr·(g + m·v).
 
     g includes the decay weight_decay·w. `velocity` may be None without momentum.
     """
+    if factor is not None:
+        if factor == 0:
+            return
+        g = g * factor
     g = g + weight_decay * w
     if momentum:
         velocity *= momentum
@@ -704,12 +712,17 @@ def rmsprop_update(
     momentum: float = 0.0,
     weight_decay: float = 0.0,
     eps_inside: bool = False,
+    factor: Array | None = None,
 ) -> None:
     """Divide each gradient by its recent size (Tieleman and Hinton 2012): square is a running mean of g².
 
     `eps_inside` takes √(square + eps), TensorFlow's and Inception's, else √square + eps, PyTorch's.
     `velocity` may be None without momentum.
     """
+    if factor is not None:
+        if factor == 0:
+            return
+        g = g * factor
     xp = array_module(w)
     g = g + weight_decay * w
     square *= decay
@@ -735,12 +748,17 @@ def adam_update(
     weight_decay: float = 0.0,
     decoupled: bool = False,
     step: int,
+    factor: Array | None = None,
 ) -> None:
     """Step by the running mean of g over the root of the running mean of g² (Kingma and Ba 2015, arXiv:1412.6980).
 
     `step` counts from 1: both means start at 0, and 1 − beta^step corrects that. `decoupled` shrinks w directly
     instead of adding weight_decay·w to g: AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101).
     """
+    if factor is not None:
+        if factor == 0:
+            return
+        g = g * factor
     if decoupled:
         w *= 1 - lr * weight_decay
     else:
@@ -762,3 +780,14 @@ def ema_update(average: Array, w: Array, *, decay: float) -> None:
 def sum_update(total: Array, g: Array) -> None:
     """Add one more contribution to a gradient: total += g."""
     total += g
+
+
+def cast_update(copy: Array, w: Array) -> None:
+    """Let a copy in another dtype follow the weights: copy = w, rounded."""
+    copy[...] = w
+
+
+def square_sum(*arrays: Array) -> Array:
+    """Σ a² over all elements of all arrays, () in float64: the root of it is the joint norm of gradients."""
+    xp = array_module(arrays[0])
+    return xp.asarray(sum((a.astype("float64") ** 2).sum() for a in arrays))

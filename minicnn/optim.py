@@ -49,16 +49,21 @@ class Optimiser:
             {slot: array_module(p.data).zeros_like(p.data) for slot in self.slots} for p, _, _ in self._parameters
         ]
 
-    def step(self) -> None:
-        """Change every parameter by its gradient."""
+    def step(self, factor: Array | None = None) -> None:
+        """Change every parameter by its gradient, or by its gradient times `factor`, an array () in float32.
+
+        Where the factor is 0 nothing changes. On a device the host does not know whether it is; `steps` counts on.
+        """
         self.steps += 1
         k = kernels.of(self._parameters[0][0].data)
         with k.together():
             for (p, decay, scale), state in zip(self._parameters, self._state, strict=True):
                 if p.grad is not None:
-                    self.update(k, p.data, p.grad, state, self.lr * scale, decay)
+                    rates = {"lr": self.lr * scale, "weight_decay": decay}
+                    self.update(k, p.data, p.grad, state, **rates, factor=factor)
 
-    def update(self, k: Any, w: Array, g: Array, state: dict[str, Array], lr: float, weight_decay: float) -> None:
+    def update(self, k: Any, w: Array, g: Array, state: dict[str, Array], **options: Any) -> None:
+        """`w` and its `state` by a kernel of `k`; the options are lr, weight_decay and factor."""
         raise NotImplementedError(f"{type(self).__name__} defines no update")
 
     def zero_grad(self) -> None:
@@ -102,9 +107,8 @@ class SGD(Optimiser):
         self.slots = ("velocity",) if momentum else ()
         super().__init__(params, lr, weight_decay)
 
-    def update(self, k: Any, w: Array, g: Array, state: dict[str, Array], lr: float, weight_decay: float) -> None:
-        options = {"lr": lr, "momentum": self.momentum, "weight_decay": weight_decay, "nesterov": self.nesterov}
-        k.sgd_update(w, g, state.get("velocity"), **options)
+    def update(self, k: Any, w: Array, g: Array, state: dict[str, Array], **options: Any) -> None:
+        k.sgd_update(w, g, state.get("velocity"), momentum=self.momentum, nesterov=self.nesterov, **options)
 
 
 class RMSProp(Optimiser):
@@ -124,8 +128,8 @@ class RMSProp(Optimiser):
         self.slots = ("square", "velocity") if momentum else ("square",)
         super().__init__(params, lr, weight_decay)
 
-    def update(self, k: Any, w: Array, g: Array, state: dict[str, Array], lr: float, weight_decay: float) -> None:
-        k.rmsprop_update(w, g, state["square"], state.get("velocity"), lr=lr, weight_decay=weight_decay, **self.options)
+    def update(self, k: Any, w: Array, g: Array, state: dict[str, Array], **options: Any) -> None:
+        k.rmsprop_update(w, g, state["square"], state.get("velocity"), **self.options, **options)
 
 
 class Adam(Optimiser):
@@ -148,8 +152,8 @@ class Adam(Optimiser):
         self.options = {"beta1": betas[0], "beta2": betas[1], "eps": eps, "decoupled": self.decoupled}
         super().__init__(params, lr, weight_decay)
 
-    def update(self, k: Any, w: Array, g: Array, state: dict[str, Array], lr: float, weight_decay: float) -> None:
-        k.adam_update(w, g, state["m"], state["v"], lr=lr, weight_decay=weight_decay, step=self.steps, **self.options)
+    def update(self, k: Any, w: Array, g: Array, state: dict[str, Array], **options: Any) -> None:
+        k.adam_update(w, g, state["m"], state["v"], step=self.steps, **self.options, **options)
 
 
 class AdamW(Adam):
@@ -188,15 +192,16 @@ def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> Any:
     0-d array on a device, which nobody waits for.
     """
     grads = [p.grad for p in params if p.grad is not None]
-    squares = [(g.astype("float64") ** 2).sum() for g in grads]
-    if not grads or array_module(grads[0]) is np:
-        norm = math.sqrt(sum(map(float, squares)))
+    if not grads:
+        return 0.0
+    xp = array_module(grads[0])
+    norm = xp.sqrt(kernels.of(grads[0]).square_sum(*grads))
+    if xp is np:
+        norm = float(norm)
         if max_norm < norm < math.inf:
             for g in grads:
                 g *= max_norm / norm
         return norm
-    xp = array_module(grads[0])
-    norm = xp.sqrt(xp.stack(squares).sum())
     factor = xp.where((max_norm < norm) & (norm < math.inf), max_norm / norm, 1.0)
     for g in grads:
         g *= factor.astype(g.dtype)

@@ -17,11 +17,21 @@ from kernels.cpu.threads import parallel
 PIECE = 1024  # elements
 
 
-def _update(kernel: Callable, changed: tuple[np.ndarray | None, ...], g: np.ndarray, *numbers: float) -> None:
-    """Call kernel(g, *changed, *numbers) on pieces of vectors; it writes to the arrays `changed`.
+def _update(
+    kernel: Callable,
+    changed: tuple[np.ndarray | None, ...],
+    g: np.ndarray,
+    *numbers: float,
+    factor: np.ndarray | None = None,
+) -> None:
+    """Call kernel(g·factor, *changed, *numbers) on pieces of vectors, unless the factor is 0; it writes to `changed`.
 
     The numbers take g's dtype: with Python's own, float32 arithmetic would go through float64.
     """
+    if factor is not None:
+        if factor == 0:
+            return
+        g = g * factor.astype(g.dtype)
     vectors = [a if a is None else vector_of(a) for a in (g, *changed)]
     scalars = [g.dtype.type(number) for number in numbers]
 
@@ -44,10 +54,11 @@ def sgd_update(
     momentum: float = 0.0,
     weight_decay: float = 0.0,
     nesterov: bool = False,
+    factor: np.ndarray | None = None,
 ) -> None:
     """v = m·v + g, w −= lr·v, or Nesterov's w −= lr·(g + m·v); g includes weight_decay·w."""
     new, keep = (1.0, momentum) if nesterov else (0.0, 1.0)  # w −= lr·(new·g + keep·v)
-    _update(sgd, (w, velocity if momentum else None), g, lr, momentum, weight_decay, new, keep)
+    _update(sgd, (w, velocity if momentum else None), g, lr, momentum, weight_decay, new, keep, factor=factor)
 
 
 @compiled
@@ -73,11 +84,12 @@ def rmsprop_update(
     momentum: float = 0.0,
     weight_decay: float = 0.0,
     eps_inside: bool = False,
+    factor: np.ndarray | None = None,
 ) -> None:
     """Divide each gradient by the root of the running mean of its squares."""
     eps_in, eps_out = (eps, 0.0) if eps_inside else (0.0, eps)
     changed = (w, square, velocity if momentum else None)
-    _update(rmsprop, changed, g, lr, decay, 1 - decay, eps_in, eps_out, momentum, weight_decay)
+    _update(rmsprop, changed, g, lr, decay, 1 - decay, eps_in, eps_out, momentum, weight_decay, factor=factor)
 
 
 @compiled
@@ -106,11 +118,12 @@ def adam_update(
     weight_decay: float = 0.0,
     decoupled: bool = False,
     step: int,
+    factor: np.ndarray | None = None,
 ) -> None:
     """Step by the running mean of g over the root of that of g², both corrected for having started at 0."""
     added, shrink = (0.0, 1 - lr * weight_decay) if decoupled else (weight_decay, 1.0)
     rate, correction = lr / (1 - beta1**step), 1 / (1 - beta2**step)
-    _update(adam, (w, m, v), g, beta1, 1 - beta1, beta2, 1 - beta2, eps, added, shrink, rate, correction)
+    _update(adam, (w, m, v), g, beta1, 1 - beta1, beta2, 1 - beta2, eps, added, shrink, rate, correction, factor=factor)
 
 
 @compiled

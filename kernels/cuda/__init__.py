@@ -33,7 +33,16 @@ from kernels.cuda.convolution import conv2d, conv2d_input_grad, conv2d_relu, con
 from kernels.cuda.elementwise import relu, relu_grad, sigmoid, sigmoid_grad, tanh, tanh_grad
 from kernels.cuda.fully_connected import linear, linear_input_grad, linear_weight_grad
 from kernels.cuda.loss import cross_entropy, cross_entropy_grad, softmax, softmax_grad
-from kernels.cuda.optimisers import adam_update, ema_update, rmsprop_update, sgd_update, sum_update, together
+from kernels.cuda.optimisers import (
+    adam_update,
+    cast_update,
+    ema_update,
+    rmsprop_update,
+    sgd_update,
+    square_sum,
+    sum_update,
+    together,
+)
 from kernels.cuda.philox import dropout
 from kernels.cuda.pooling import (
     avg_pool,

@@ -46,7 +46,8 @@ __device__ __forceinline__ float column_sum(float value, float (&shared)[BLOCK])
 }
 
 // The sum of `value` over the 32 threads of a warp, in all of them: they exchange registers, no memory is needed.
-__device__ __forceinline__ float warp_sum(float value) {
+template <class Number>  // float or double
+__device__ __forceinline__ Number warp_sum(Number value) {
     for (int distance = 16; distance > 0; distance /= 2) value += __shfl_xor_sync(0xffffffffu, value, distance);
     return value;
 }

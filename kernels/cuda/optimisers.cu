@@ -7,7 +7,9 @@
 // for each piece of one, and a table that says where the arrays lie.
 //
 // Parameters and what is remembered are float always: a step may be smaller than the last bit of a half. T is the type
-// of the gradients.
+// of the gradients. They come with a factor that the device has found: so they can be clipped to a norm, or be those of
+// a loss that was scaled up to keep small halves from vanishing. A factor of 0 says that some gradient is NaN or Inf: all
+// parameters leave the step out. The host need not know of it, and so does not wait.
 //
 // T is float or half.
 
@@ -58,39 +60,54 @@ __device__ __forceinline__ void ema_step(float& average, float w, float decay, f
     average = decay * average + rest * w;
 }
 
+// ---- The factor, () or null for 1 -----------------------------------------------------------------------------------
+
+__device__ __forceinline__ bool left_out(const float* factor) { return factor && *factor == 0.0f; }
+__device__ __forceinline__ float scaled(float g, const float* factor) { return factor ? g * *factor : g; }
+
 // ---- One parameter --------------------------------------------------------------------------------------------------
 
 extern "C" __global__ void sgd(
-    float* __restrict__ w, const T* __restrict__ g, float* __restrict__ velocity /* or null */, float lr,
-    float momentum, float weight_decay, bool nesterov, int n) {
+    float* __restrict__ w, const T* __restrict__ g, float* __restrict__ velocity /* or null */,
+    const float* __restrict__ factor /* or null */, float lr, float momentum, float weight_decay, bool nesterov,
+    int n) {
     const int i = global_thread();
-    if (i < n) sgd_step(w[i], g[i], velocity ? velocity + i : nullptr, lr, momentum, weight_decay, nesterov);
+    if (i >= n || left_out(factor)) return;
+    float* v = velocity ? velocity + i : nullptr;
+    sgd_step(w[i], scaled(g[i], factor), v, lr, momentum, weight_decay, nesterov);
 }
 
 extern "C" __global__ void rmsprop(
     float* __restrict__ w, const T* __restrict__ g, float* __restrict__ square,
-    float* __restrict__ velocity /* or null */, float lr, float decay, float rest, float eps, float momentum,
-    float weight_decay, bool eps_inside, int n) {
+    float* __restrict__ velocity /* or null */, const float* __restrict__ factor /* or null */, float lr, float decay,
+    float rest, float eps, float momentum, float weight_decay, bool eps_inside, int n) {
     const int i = global_thread();
-    if (i >= n) return;
+    if (i >= n || left_out(factor)) return;
     float* v = velocity ? velocity + i : nullptr;
-    rmsprop_step(w[i], g[i], square[i], v, lr, decay, rest, eps, momentum, weight_decay, eps_inside);
+    rmsprop_step(w[i], scaled(g[i], factor), square[i], v, lr, decay, rest, eps, momentum, weight_decay, eps_inside);
 }
 
 extern "C" __global__ void adam(
-    float* __restrict__ w, const T* __restrict__ g, float* __restrict__ m, float* __restrict__ v, float lr,
-    float beta1, float rest1, float beta2, float rest2, float eps, float weight_decay, float shrink, float correction1,
-    float correction2, int n) {
+    float* __restrict__ w, const T* __restrict__ g, float* __restrict__ m, float* __restrict__ v,
+    const float* __restrict__ factor /* or null */, float lr, float beta1, float rest1, float beta2, float rest2,
+    float eps, float weight_decay, float shrink, float correction1, float correction2, int n) {
     const int i = global_thread();
-    if (i >= n) return;
+    if (i >= n || left_out(factor)) return;
     adam_step(
-        w[i], g[i], m[i], v[i], lr, beta1, rest1, beta2, rest2, eps, weight_decay, shrink, correction1, correction2);
+        w[i], scaled(g[i], factor), m[i], v[i], lr, beta1, rest1, beta2, rest2, eps, weight_decay, shrink, correction1,
+        correction2);
 }
 
 extern "C" __global__ void ema(
     float* __restrict__ average, const T* __restrict__ w, float decay, float rest, int n) {
     const int i = global_thread();
     if (i < n) ema_step(average[i], w[i], decay, rest);
+}
+
+// copy = w, rounded
+extern "C" __global__ void cast(const float* __restrict__ w, T* __restrict__ copy, int n) {
+    const int i = global_thread();
+    if (i < n) copy[i] = w[i];
 }
 
 // total += g
@@ -101,9 +118,9 @@ extern "C" __global__ void add(T* __restrict__ total, const T* __restrict__ g, i
 
 // ---- All parameters: a block for each piece -------------------------------------------------------------------------
 //
-//   arrays  (parameters, 4)    the addresses of a parameter, its gradient and what is remembered of it; 0: nothing
-//   numbers (parameters, ...)  the rates of each parameter, as the kernels above take them
+//   arrays  (parameters, 5)    the addresses of a parameter, its gradient, what is remembered of it, the factor; or 0
 //   pieces  (blocks, 3)        parameter, first element, end
+//   numbers (parameters, ...)  the rates of each parameter, as the kernels above take them
 
 struct Piece {
     int parameter, begin, end;
@@ -112,54 +129,81 @@ struct Piece {
         : parameter(pieces[3 * blockIdx.x]), begin(pieces[3 * blockIdx.x + 1]), end(pieces[3 * blockIdx.x + 2]) {}
 
     __device__ __forceinline__ float* array(const unsigned long long* arrays, int which) const {
-        return reinterpret_cast<float*>(arrays[4 * parameter + which]);
+        return reinterpret_cast<float*>(arrays[5 * parameter + which]);
     }
-    __device__ __forceinline__ const T* gradient(const unsigned long long* arrays) const {
-        return reinterpret_cast<const T*>(arrays[4 * parameter + 1]);
+    __device__ __forceinline__ T* gradient(const unsigned long long* arrays) const {
+        return reinterpret_cast<T*>(arrays[5 * parameter + 1]);
     }
+    __device__ __forceinline__ const float* factor(const unsigned long long* arrays) const { return array(arrays, 4); }
 };
 
 extern "C" __global__ void sgd_all(
-    const unsigned long long* __restrict__ arrays, const float* __restrict__ numbers,
-    const int* __restrict__ pieces) {
+    const unsigned long long* __restrict__ arrays, const int* __restrict__ pieces,
+    const float* __restrict__ numbers) {
     const Piece piece(pieces);
     float *w = piece.array(arrays, 0), *velocity = piece.array(arrays, 2);
     const T* g = piece.gradient(arrays);
-    const float* a = numbers + 4 * piece.parameter;
+    const float *factor = piece.factor(arrays), *a = numbers + 4 * piece.parameter;
+    if (left_out(factor)) return;
     for (int i = piece.begin + threadIdx.x; i < piece.end; i += blockDim.x)
-        sgd_step(w[i], g[i], velocity ? velocity + i : nullptr, a[0], a[1], a[2], a[3] != 0.0f);
+        sgd_step(w[i], scaled(g[i], factor), velocity ? velocity + i : nullptr, a[0], a[1], a[2], a[3] != 0.0f);
 }
 
 extern "C" __global__ void rmsprop_all(
-    const unsigned long long* __restrict__ arrays, const float* __restrict__ numbers,
-    const int* __restrict__ pieces) {
+    const unsigned long long* __restrict__ arrays, const int* __restrict__ pieces,
+    const float* __restrict__ numbers) {
     const Piece piece(pieces);
     float *w = piece.array(arrays, 0), *square = piece.array(arrays, 2), *velocity = piece.array(arrays, 3);
     const T* g = piece.gradient(arrays);
-    const float* a = numbers + 7 * piece.parameter;
+    const float *factor = piece.factor(arrays), *a = numbers + 7 * piece.parameter;
+    if (left_out(factor)) return;
     for (int i = piece.begin + threadIdx.x; i < piece.end; i += blockDim.x) {
         float* v = velocity ? velocity + i : nullptr;
-        rmsprop_step(w[i], g[i], square[i], v, a[0], a[1], a[2], a[3], a[4], a[5], a[6] != 0.0f);
+        rmsprop_step(w[i], scaled(g[i], factor), square[i], v, a[0], a[1], a[2], a[3], a[4], a[5], a[6] != 0.0f);
     }
 }
 
 extern "C" __global__ void adam_all(
-    const unsigned long long* __restrict__ arrays, const float* __restrict__ numbers,
-    const int* __restrict__ pieces) {
+    const unsigned long long* __restrict__ arrays, const int* __restrict__ pieces,
+    const float* __restrict__ numbers) {
     const Piece piece(pieces);
     float *w = piece.array(arrays, 0), *m = piece.array(arrays, 2), *v = piece.array(arrays, 3);
     const T* g = piece.gradient(arrays);
-    const float* a = numbers + 10 * piece.parameter;
+    const float *factor = piece.factor(arrays), *a = numbers + 10 * piece.parameter;
+    if (left_out(factor)) return;
     for (int i = piece.begin + threadIdx.x; i < piece.end; i += blockDim.x)
-        adam_step(w[i], g[i], m[i], v[i], a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9]);
+        adam_step(
+            w[i], scaled(g[i], factor), m[i], v[i], a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9]);
 }
 
 extern "C" __global__ void ema_all(
-    const unsigned long long* __restrict__ arrays, const float* __restrict__ numbers,
-    const int* __restrict__ pieces) {
+    const unsigned long long* __restrict__ arrays, const int* __restrict__ pieces,
+    const float* __restrict__ numbers) {
     const Piece piece(pieces);
     float* average = piece.array(arrays, 0);
     const T* w = piece.gradient(arrays);
     const float* a = numbers + 2 * piece.parameter;
     for (int i = piece.begin + threadIdx.x; i < piece.end; i += blockDim.x) ema_step(average[i], w[i], a[0], a[1]);
+}
+
+extern "C" __global__ void cast_all(
+    const unsigned long long* __restrict__ arrays, const int* __restrict__ pieces) {
+    const Piece piece(pieces);
+    const float* w = piece.array(arrays, 0);
+    T* copy = piece.gradient(arrays);
+    for (int i = piece.begin + threadIdx.x; i < piece.end; i += blockDim.x) copy[i] = w[i];
+}
+
+// Σ g² of each piece, (blocks,), by a warp. In double: a float would overflow before the gradients do.
+extern "C" __global__ void __launch_bounds__(32) square_sums(
+    const unsigned long long* __restrict__ gradients, const int* __restrict__ pieces, double* __restrict__ sums) {
+    const Piece piece(pieces);
+    const T* g = reinterpret_cast<const T*>(gradients[piece.parameter]);
+    double sum = 0.0;
+    for (int i = piece.begin + threadIdx.x; i < piece.end; i += 32) {
+        const double value = float(g[i]);
+        sum += value * value;
+    }
+    sum = warp_sum(sum);
+    if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }

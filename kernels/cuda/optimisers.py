@@ -1,6 +1,6 @@
-"""Optimiser updates, in place (optimisers.cu): float32 parameters, gradients in float32 or float16.
+"""Optimiser updates, in place, and the norm of gradients (optimisers.cu): float32 parameters, gradients float32 or 16.
 
-Each update is a launch; within `together()` the updates of all parameters are one.
+Each update is a launch; within `together()` the updates of all parameters are one. The host does not look at `factor`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from kernels.cuda.arrays import Array, address, blocks, contiguous, expect, fast
 
 _kernels = kernels_of(__file__)
 
-THREADS = 256
+THREADS, WARP = 256, 32
 PIECE = 16 * THREADS  # elements of a parameter that one block of a common launch changes
 
-_Update = tuple[tuple[Array, ...], tuple[float, ...]]  # the arrays of a parameter, and its rates
+# The arrays of a parameter, the factor where the kernel takes one, and its rates.
+_Update = tuple[tuple[Any, ...], tuple[Any, ...], tuple[float, ...]]
 _waiting: dict[tuple[str, np.dtype], list[_Update]] | None = None
 
 
@@ -45,14 +46,15 @@ def together() -> Iterator[None]:
 
 
 def _launch_all(kernel: str, dtype: np.dtype, updates: list[_Update]) -> None:
-    xp = array_module(updates[0][0][0])
-    addresses = np.zeros((len(updates), 4), np.uint64)
-    for row, (arrays, _) in zip(addresses, updates, strict=True):
+    addresses = np.zeros((len(updates), 5), np.uint64)
+    for row, (arrays, factor, _) in zip(addresses, updates, strict=True):
         row[: len(arrays)] = [0 if a is None else address(a) for a in arrays]
-    numbers = np.array([rates for _, rates in updates], np.float32)
-    pieces = _pieces(np.array([g.size for (_, g, *_), _ in updates]))
-    tables = map(xp.asarray, (addresses, numbers, pieces))
-    _kernels.launch(f"{kernel}_all", (len(pieces),), (THREADS,), *tables, T=dtype)
+        row[4 : 4 + len(factor)] = [0 if a is None else address(a) for a in factor]
+    pieces = _pieces(np.array([g.size for (_, g, *_), _, _ in updates]))
+    numbers = np.array([rates for _, _, rates in updates], np.float32)
+    tables = [addresses, pieces] + [numbers] * bool(numbers.size)
+    on_device = map(array_module(updates[0][0][0]).asarray, tables)
+    _kernels.launch(f"{kernel}_all", (len(pieces),), (THREADS,), *on_device, T=dtype)
 
 
 def _pieces(sizes: np.ndarray) -> np.ndarray:
@@ -69,15 +71,17 @@ def _in_place(*arrays: Array | None) -> bool:
     return all(a is None or (a.dtype == np.float32 and a.flags.c_contiguous) for a in arrays)
 
 
-def _update(kernel: str, w: Array, g: Array, state: dict[str, Array | None], *rates: float) -> None:
-    """`kernel` on w, g and what is remembered of it: now, or with the others of `together`."""
+def _update(
+    kernel: str, w: Array, g: Array, state: dict[str, Array | None], factor: tuple[Array | None, ...], *rates: float
+) -> None:
+    """`kernel` on w, g, what is remembered of it and the factor: now, or with the others of `together`."""
     expect(kernel, w.shape, g=g, **state)
     arrays = w, contiguous(g), *state.values()
     if _waiting is not None:
-        _kernels.check(kernel, *arrays, *rates, w.size, T=g.dtype)
-        _waiting.setdefault((kernel, g.dtype), []).append((arrays, rates))
+        _kernels.check(kernel, *arrays, *factor, *rates, w.size, T=g.dtype)
+        _waiting.setdefault((kernel, g.dtype), []).append((arrays, factor, rates))
     else:
-        _kernels.launch(kernel, blocks(w.size, THREADS), (THREADS,), *arrays, *rates, w.size, T=g.dtype)
+        _kernels.launch(kernel, blocks(w.size, THREADS), (THREADS,), *arrays, *factor, *rates, w.size, T=g.dtype)
 
 
 def sgd_update(
@@ -89,15 +93,17 @@ def sgd_update(
     momentum: float = 0.0,
     weight_decay: float = 0.0,
     nesterov: bool = False,
+    factor: Array | None = None,
 ) -> None:
     """Step down the slope, with inertia: v = m·v + g, w −= lr·v; Nesterov looks ahead: w −= lr·(g + m·v).
 
     g includes the decay weight_decay·w. `velocity` may be None without momentum.
     """
-    if not (_in_place(w, velocity) and fast(g)):
+    if not (_in_place(w, velocity, factor) and fast(g)):
         options: dict[str, Any] = {"momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}
-        return reference.sgd_update(w, g, velocity, lr=lr, **options)
-    _update("sgd", w, g, {"velocity": velocity if momentum else None}, lr, momentum, weight_decay, nesterov)
+        return reference.sgd_update(w, g, velocity, lr=lr, factor=factor, **options)
+    state = {"velocity": velocity if momentum else None}
+    _update("sgd", w, g, state, (factor,), lr, momentum, weight_decay, nesterov)
 
 
 def rmsprop_update(
@@ -112,17 +118,18 @@ def rmsprop_update(
     momentum: float = 0.0,
     weight_decay: float = 0.0,
     eps_inside: bool = False,
+    factor: Array | None = None,
 ) -> None:
     """Divide each gradient by its recent size (Tieleman and Hinton 2012): square is a running mean of g².
 
     `eps_inside` takes √(square + eps), TensorFlow's and Inception's, else √square + eps, PyTorch's.
     `velocity` may be None without momentum.
     """
-    if not (_in_place(w, square, velocity) and fast(g)):
+    if not (_in_place(w, square, velocity, factor) and fast(g)):
         options: dict[str, Any] = {"momentum": momentum, "weight_decay": weight_decay, "eps_inside": eps_inside}
-        return reference.rmsprop_update(w, g, square, velocity, lr=lr, decay=decay, eps=eps, **options)
+        return reference.rmsprop_update(w, g, square, velocity, lr=lr, decay=decay, eps=eps, factor=factor, **options)
     state = {"square": square, "velocity": velocity if momentum else None}
-    _update("rmsprop", w, g, state, lr, decay, 1 - decay, eps, momentum, weight_decay, eps_inside)
+    _update("rmsprop", w, g, state, (factor,), lr, decay, 1 - decay, eps, momentum, weight_decay, eps_inside)
 
 
 def adam_update(
@@ -138,25 +145,27 @@ def adam_update(
     weight_decay: float = 0.0,
     decoupled: bool = False,
     step: int,
+    factor: Array | None = None,
 ) -> None:
     """Step by the running mean of g over the root of the running mean of g² (Kingma and Ba 2015, arXiv:1412.6980).
 
     `step` counts from 1: both means start at 0, and 1 − beta^step corrects that. `decoupled` shrinks w directly
     instead of adding weight_decay·w to g: AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101).
     """
-    if not (_in_place(w, m, v) and fast(g)):
+    if not (_in_place(w, m, v, factor) and fast(g)):
         options: dict[str, Any] = {"eps": eps, "weight_decay": weight_decay, "decoupled": decoupled, "step": step}
-        return reference.adam_update(w, g, m, v, lr=lr, beta1=beta1, beta2=beta2, **options)
+        return reference.adam_update(w, g, m, v, lr=lr, beta1=beta1, beta2=beta2, factor=factor, **options)
     means = beta1, 1 - beta1, beta2, 1 - beta2, eps
     decay, shrink = (0.0, 1 - lr * weight_decay) if decoupled else (weight_decay, 1.0)
-    _update("adam", w, g, {"m": m, "v": v}, lr, *means, decay, shrink, 1 - beta1**step, 1 - beta2**step)
+    rates = lr, *means, decay, shrink, 1 - beta1**step, 1 - beta2**step
+    _update("adam", w, g, {"m": m, "v": v}, (factor,), *rates)
 
 
 def ema_update(average: Array, w: Array, *, decay: float) -> None:
     """Let the average follow the weights: average = decay·average + (1 − decay)·w."""
     if not (_in_place(average) and fast(w)):
         return reference.ema_update(average, w, decay=decay)
-    _update("ema", average, w, {}, decay, 1 - decay)
+    _update("ema", average, w, {}, (), decay, 1 - decay)
 
 
 def sum_update(total: Array, g: Array) -> None:
@@ -165,3 +174,26 @@ def sum_update(total: Array, g: Array) -> None:
         return reference.sum_update(total, g)
     expect("sum_update", total.shape, g=g)
     _kernels.launch("add", blocks(g.size, THREADS), (THREADS,), total, contiguous(g), g.size, T=g.dtype)
+
+
+def cast_update(copy: Array, w: Array) -> None:
+    """Let a copy in another dtype follow the weights: copy = w, rounded."""
+    if not (_in_place(w) and fast(copy) and copy.flags.c_contiguous):
+        return reference.cast_update(copy, w)
+    _update("cast", w, copy, {}, ())
+
+
+def square_sum(*arrays: Array) -> Array:
+    """Σ a² over all elements of all arrays, () in float64: in one launch for each dtype, and one that adds up."""
+    if not all(map(fast, arrays)):
+        return reference.square_sum(*arrays)
+    xp = array_module(arrays[0])
+    of_dtype = [[contiguous(a) for a in arrays if a.dtype == dtype] for dtype in {a.dtype: None for a in arrays}]
+    sums = []
+    for some in of_dtype:
+        pieces = _pieces(np.array([a.size for a in some]))
+        addresses = np.array([address(a) for a in some], np.uint64)
+        sums.append(xp.empty(len(pieces), np.float64))
+        tables = xp.asarray(addresses), xp.asarray(pieces)
+        _kernels.launch("square_sums", (len(pieces),), (WARP,), *tables, sums[-1], T=some[0].dtype)
+    return xp.asarray(xp.concatenate(sums).sum())

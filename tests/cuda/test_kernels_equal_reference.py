@@ -7,6 +7,7 @@ several of them.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import re
 from collections.abc import Callable, Iterator
@@ -224,6 +225,8 @@ def test_dropout_is_the_reference_s_bit_for_bit(seed, size, on_host):
         assert cuda.dropout(x, p, key).tobytes() == reference_backend.dropout(x, p, key).tobytes()
 
 
+FACTOR = np.full((), 0.3, np.float32)
+
 UPDATES: dict[str, tuple[int, Callable[..., None]]] = {  # arrays besides the parameter and its gradient, and the call
     "sgd": (0, lambda k, w, g: k.sgd_update(w, g, None, lr=0.1, weight_decay=0.01)),
     "sgd, momentum": (1, lambda k, w, g, v: k.sgd_update(w, g, v, lr=0.1, momentum=0.9, weight_decay=0.01)),
@@ -232,7 +235,11 @@ UPDATES: dict[str, tuple[int, Callable[..., None]]] = {  # arrays besides the pa
     "rmsprop, inside": (2, lambda k, w, g, s, v: k.rmsprop_update(w, g, s, v, lr=0.1, momentum=0.9, eps_inside=True)),
     "adam": (2, lambda k, w, g, m, v: k.adam_update(w, g, m, v, lr=0.1, weight_decay=0.1, step=3)),
     "adamw": (2, lambda k, w, g, m, v: k.adam_update(w, g, m, v, lr=0.1, weight_decay=0.1, decoupled=True, step=1)),
+    "sgd, by a factor": (1, lambda k, w, g, v: k.sgd_update(w, g, v, lr=0.1, momentum=0.9, factor=FACTOR)),
+    "rmsprop, by a factor": (1, lambda k, w, g, s: k.rmsprop_update(w, g, s, None, lr=0.1, factor=FACTOR)),
+    "adam, by a factor": (2, lambda k, w, g, m, v: k.adam_update(w, g, m, v, lr=0.1, step=2, factor=FACTOR)),
     "ema": (0, lambda k, w, g: k.ema_update(w, g, decay=0.9)),
+    "cast": (0, lambda k, w, g: k.cast_update(g, w)),
     "sum": (0, lambda k, w, g: k.sum_update(w, g)),
     "batch norm": (2, lambda k, w, g, m, v: k.batch_norm_update(m, v, w, g, count=5, momentum=0.3)),
 }
@@ -277,8 +284,38 @@ def test_updates_of_all_parameters_together(name, dtype, on_host, monkeypatch):
     for arrays in expected:
         update(reference_backend, *arrays)
     for value, e in zip(changed, expected, strict=True):
-        for i in (0, *range(2, 2 + further)):
-            same(value[i], e[i], 1e-6)
+        for i in range(2 + further):
+            same(value[i], e[i].astype(value[i].dtype), 1e-6)
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1.0])
+@pytest.mark.parametrize("name", [name for name in UPDATES if "factor" in name])
+def test_a_factor_of_0_leaves_the_step_out(name, bad, together, on_host, monkeypatch):
+    further, update = UPDATES[name]
+    monkeypatch.setitem(globals(), "FACTOR", np.zeros((), np.float32))
+    before = [np.abs(random((70,), i)) for i in range(2 + further)]
+    before[1][3] = bad
+    for backend in (cuda, reference_backend):
+        changed = [a.copy() for a in before]
+        with cuda.together() if together else contextlib.nullcontext():
+            update(backend, *changed)
+        assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(changed, before, strict=True))
+
+
+@pytest.mark.parametrize("dtypes", [[np.float32], [np.float16], [np.float32, np.float16], [np.float64, np.float32]])
+def test_the_sum_of_squares_of_several_arrays(dtypes, on_host, monkeypatch):
+    monkeypatch.setattr(optimisers, "PIECE", 50)
+    shapes = [(3,), (7, 43), (1,), (50,), (101,)]
+    several = [random(shape, i).astype(dtypes[i % len(dtypes)]) for i, shape in enumerate(shapes)]
+    several[1] = several[1][:, ::2]
+    same(cuda.square_sum(*several), reference_backend.square_sum(*several), 1e-12)
+    several[3][7] = 60000  # its square is no float16, and that of 1e30 no float32
+    several[4][0] = 1e30 if several[4].dtype != np.float16 else 1
+    same(cuda.square_sum(*several), reference_backend.square_sum(*several), 1e-12)
+    for bad in (np.nan, np.inf):
+        several[4][100] = bad
+        assert not np.isfinite(cuda.square_sum(*several))
 
 
 def test_a_step_of_an_optimiser_and_of_an_average_are_one_launch_each(recorder, monkeypatch):
@@ -358,6 +395,7 @@ def test_these_tests_launch_every_kernel_of_every_file():
         with cuda.together():
             for further, update in (UPDATES[name] for name in TOGETHER):
                 update(cuda, *(random((5,), i) for i in range(2 + further)))
+        cuda.square_sum(random((5,)))
     declared = {(source.path.name, kernel) for _, source in nvrtc.sources() for kernel in signatures(source.code)}
     assert set(recorder.launched) == declared
 

@@ -165,7 +165,8 @@ UPDATES = {  # name: (number of state arrays, options that are drawn)
 @given(data=st.data())
 def test_optimiser_update(name, dtype, data, reference):
     states, options = UPDATES[name]
-    options = {**options, "lr": st.just(0.1), "weight_decay": st.sampled_from([0.0, 0.01])}
+    factors = st.sampled_from([None, np.full((), 0.5, np.float32), np.zeros((), np.float32)])
+    options = {**options, "lr": st.just(0.1), "weight_decay": st.sampled_from([0.0, 0.01]), "factor": factors}
     draw = data.draw(drawn(st.sampled_from([((3, 3, 2, 5),), ((7,),)]), **options))
     (w,) = draw.arrays(dtype)
     start = [w, w[::-1], *(abs(w) for _ in range(states))]

@@ -302,3 +302,30 @@ def test_ema_follows_the_weights(reference):
     average, w = np.array([1.0, 2.0]), np.array([3.0, 6.0])
     reference.ema_update(average, w, decay=0.75)
     assert average.tolist() == [1.5, 3.0] and w.tolist() == [3.0, 6.0]
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.25])
+def test_updates_multiply_the_gradient_by_the_factor_and_leave_a_step_of_0_out(factor, reference):
+    rng = np.random.default_rng(0)
+    updates = {
+        "sgd_update": (1, {"momentum": 0.9, "weight_decay": 0.1}),
+        "rmsprop_update": (2, {"momentum": 0.9}),
+        "adam_update": (2, {"step": 2, "weight_decay": 0.1, "decoupled": True}),
+    }
+    for name, (further, options) in updates.items():
+        w, g, *state = (abs(rng.normal(size=7)) for _ in range(2 + further))
+        before = [a.copy() for a in (w, *state)]
+        expected = [a.copy() for a in before]
+        getattr(reference, name)(w, g, *state, lr=0.1, factor=np.asarray(factor), **options)
+        if factor:
+            getattr(reference, name)(expected[0], factor * g, *expected[1:], lr=0.1, **options)
+        assert all(np.array_equal(a, b) for a, b in zip((w, *state), expected, strict=True))
+        assert np.array_equal(w, before[0]) == (factor == 0)
+
+
+def test_copies_in_another_dtype_and_sums_of_squares(reference):
+    w, copy = np.asarray([1.0, 2.0, 1e-9]), np.zeros(3, np.float16)
+    reference.cast_update(copy, w)
+    assert copy.tolist() == [1, 2, 0] and copy.dtype == np.float16
+    total = reference.square_sum(np.full(4, 60000, np.float16), np.asarray([3.0], np.float32))
+    assert total.shape == () and total.dtype == np.float64 and float(total) == 4 * 60000.0**2 + 9
