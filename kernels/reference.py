@@ -350,7 +350,8 @@ def batch_norm_stats(x: Array) -> tuple[Array, Array]:
 
 def batch_norm(x: Array, gamma: Array, beta: Array, mean: Array, var: Array, *, eps: float = 1e-5) -> Array:
     """Give each channel mean beta and deviation gamma. x (..., C), the others (C,) -> (..., C)."""
-    return (x - mean) * (gamma / array_module(x).sqrt(var + eps)) + beta
+    y = (x - mean) * (gamma / array_module(x).sqrt(var + eps)) + beta
+    return y.astype(x.dtype, copy=False)  # of float16 maps statistics and parameters may be float32
 
 
 def batch_norm_grad(
@@ -361,7 +362,8 @@ def batch_norm_grad(
     inv_std = 1 / array_module(x).sqrt(var + eps)  # (C,)
     xhat = (x - mean) * inv_std  # (..., C)
     ggamma, gbeta = _channel_sum(gy * xhat), _channel_sum(gy)  # (C,)
-    return gamma * inv_std * (gy - gbeta / m - xhat * (ggamma / m)), ggamma, gbeta
+    gx = gamma * inv_std * (gy - gbeta / m - xhat * (ggamma / m))
+    return gx.astype(x.dtype, copy=False), ggamma.astype(gamma.dtype, copy=False), gbeta.astype(gamma.dtype, copy=False)
 
 
 def batch_norm_eval_grad(
@@ -369,7 +371,8 @@ def batch_norm_eval_grad(
 ) -> tuple[Array, Array, Array]:
     """(gx, ggamma, gbeta) of batch_norm in evaluation, where mean and var are constants."""
     inv_std = 1 / array_module(x).sqrt(var + eps)  # (C,)
-    return gy * (gamma * inv_std), _channel_sum(gy * (x - mean)) * inv_std, _channel_sum(gy)
+    gx, ggamma, gbeta = gy * (gamma * inv_std), _channel_sum(gy * (x - mean)) * inv_std, _channel_sum(gy)
+    return gx.astype(x.dtype, copy=False), ggamma.astype(gamma.dtype, copy=False), gbeta.astype(gamma.dtype, copy=False)
 
 
 def batch_norm_update(

@@ -218,15 +218,17 @@ def _notify(phase: str, name: str, node: Node | None, inputs: tuple, outputs: tu
             observer(event)
 
 
-def differentiable(f: Callable[..., Forward]) -> Callable[..., Tensor]:
+def differentiable(f: Callable[..., Forward], *, statistics: tuple[str, ...] = ()) -> Callable[..., Tensor]:
     """Lift `f(*arrays, **options) -> (y, backward)` to Tensors: this decorator makes an op out of a function.
 
     `backward(gy, needs)` returns one gradient for each positional parameter, of its shape and dtype: None where `needs`
     is False, otherwise a fresh array, a view of `gy`, or `gy` itself; it must not write to `gy`. Arrays that need
-    gradients are positional, options are keywords; raw arrays and Python scalars may stand for constants.
+    gradients are positional, options are keywords; raw arrays and Python scalars may stand for constants. The
+    parameters named as `statistics` may be float32 where the first one is float16.
     """
     name = f.__name__
     parameters = [p for p in inspect.signature(f).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    wider = tuple(i for i, p in enumerate(parameters) if p.name in statistics)
 
     @functools.wraps(f)
     def op(*args: Any, **options: Any) -> Tensor:
@@ -235,7 +237,7 @@ def differentiable(f: Callable[..., Forward]) -> Callable[..., Tensor]:
                 break  # Python says best that it is missing
             args += (options.pop(p.name, p.default),)
         arrays = tuple(_raw(a) for a in args)
-        check_compatible(name, arrays)
+        check_compatible(name, arrays, wider)
         start = time.perf_counter() if _state.observers else 0.0
         y, backward = f(*arrays, **{key: as_number(option) for key, option in options.items()})
         result = Tensor(as_array(y))

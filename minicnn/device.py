@@ -64,6 +64,16 @@ def choose(wanted: str) -> tuple[str, str]:
     return "cpu", problem
 
 
+def use_tf32(on: bool) -> None:
+    """Let products of float32 on CUDA devices round their factors to TF32, or not, from here on in this process.
+
+    Raises ValueError where the card has no TF32.
+    """
+    from kernels.cuda import gemm
+
+    gemm.use_tf32(on)
+
+
 def set_threads(count: int) -> None:
     """Use `count` threads for kernels on the CPU from here on; results do not depend on it."""
     from kernels.cpu import threads

@@ -2,12 +2,11 @@
 
 Plain products are CuPy's `dot`, which hands transposed views to cuBLAS as they are. What it does not offer, adding
 to `out` and float32 sums of float16 products, is asked of cuBLAS itself. Sums are in float32 always; products of
-float32 are in TF32 where the environment says CUPY_TF32=1, CuPy's own switch, and the card has it.
+float32 are in TF32 where `use_tf32` or CuPy's own CUPY_TF32=1 in the environment says so.
 """
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,23 @@ from kernels import array_module
 from kernels.cuda.arrays import Array, expect
 
 _TYPES = {np.dtype(np.float32): 0, np.dtype(np.float16): 2}  # cudaDataType: CUDA_R_32F, CUDA_R_16F
+
+
+def use_tf32(on: bool) -> None:
+    """Let products of float32 round their factors to TF32, 10 bits of mantissa, or not: all of this process.
+
+    Raises ValueError where the card has none, as those before compute capability 8.0.
+    """
+    import cupy
+
+    capability = cupy.cuda.Device().compute_capability  # "90" for 9.0
+    if on and int(capability) < 80:
+        given = f"{capability[:-1]}.{capability[-1]}"
+        raise ValueError(
+            f"TF32 needs a card of compute capability 8.0 or later, this one has {given}; use fp32 or fp16"
+        )
+    linalg = cupy._core._routines_linalg
+    cupy._core.set_compute_type(np.float32, linalg.COMPUTE_TYPE_TF32 if on else linalg.COMPUTE_TYPE_DEFAULT)
 
 
 def matmul(a: Array, b: Array, out: Array | None = None, *, accumulate: bool = False) -> Array:
@@ -83,11 +99,12 @@ def _cublas(a: Array, b: Array, out: Array, accumulate: bool) -> None:
 
 
 def _compute_type(dtype: np.dtype) -> int:
-    from cupy.cuda import runtime
+    import cupy
     from cupy_backends.cuda.libs import cublas
 
-    if runtime.is_hip:  # hipBLAS takes the data type of the sums here
+    if cupy.cuda.runtime.is_hip:  # hipBLAS takes the data type of the sums here
         return _TYPES[np.dtype(np.float32)]
-    if dtype == np.float32 and int(os.environ.get("CUPY_TF32", "0")):
+    tf32 = cupy._core._routines_linalg.COMPUTE_TYPE_TF32
+    if dtype == np.float32 and cupy._core.get_compute_type(np.float32) == tf32:
         return cublas.CUBLAS_COMPUTE_32F_FAST_TF32
     return cublas.CUBLAS_COMPUTE_32F

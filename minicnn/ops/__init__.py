@@ -15,6 +15,7 @@ from minicnn.ops import fused
 from minicnn.ops.activation import relu, sigmoid, tanh
 from minicnn.ops.basic import (
     add,
+    cast,
     div,
     exp,
     flatten,
@@ -47,6 +48,7 @@ __all__ = [
     "avg_pool",
     "batch_norm",
     "bn_relu",
+    "cast",
     "concat",
     "conv2d",
     "conv_relu",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from kernels.geometry import Padding, Pair, windows
+from minicnn._mixing import fits
 
 
 def require(condition: bool, message: str) -> None:
@@ -27,11 +28,11 @@ def array(op: str, name: str, a: Any, layout: str) -> None:
     require(a.size > 0, f"{op}: {name} is empty, shape {a.shape}")
 
 
-def vector(op: str, name: str, v: Any, like: Any, length: int, of_what: str) -> None:
-    """`v` has one element for each channel, in the dtype of the array `like`."""
+def vector(op: str, name: str, v: Any, like: Any, length: int, of_what: str, *, statistic: bool = False) -> None:
+    """`v` has one element for each channel, in the dtype of `like`; a statistic may be float32 beside float16."""
     array(op, name, v, "(...)")
     require(v.shape == (length,), f"{op}: {name} must be ({length},), one for each {of_what}, got shape {v.shape}")
-    if v.dtype != like.dtype:
+    if v.dtype != like.dtype and not (statistic and fits(v.dtype, like.dtype)):
         raise ValueError(f"{op}: {name} is {v.dtype} but x is {like.dtype}; convert one with .astype")
 
 

@@ -267,6 +267,22 @@ def max(x: Array, *, axis: Axes = None, keepdims: bool = False) -> Forward:
 
 
 @differentiable
+def cast(x: Array, *, dtype: Any) -> Forward:
+    """The same values in another floating-point dtype, rounded; their gradient is rounded to the dtype of x.
+
+    x (...) -> (...). x itself where it has that dtype already. TypeError for a dtype that is not floating point.
+    """
+    if np.dtype(dtype).kind != "f":
+        raise TypeError(f"cast: dtype must be floating point, got {np.dtype(dtype)}")
+    given = x.dtype
+
+    def backward(gy, needs):
+        return (gy.astype(given, copy=False),)
+
+    return x.astype(dtype, copy=False), backward
+
+
+@differentiable
 def reshape(x: Array, *, shape: int | tuple[int, ...]) -> Forward:
     """The same elements in another shape, in C order; one size may be −1. The gradient goes back to the old shape."""
     old = x.shape

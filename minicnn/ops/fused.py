@@ -32,11 +32,13 @@ def disabled() -> Iterator[None]:
         _enabled.reset(token)
 
 
-def fuses(composition: Callable[..., Tensor]) -> Callable[[Callable[..., Forward]], Callable[..., Tensor]]:
+def fuses(
+    composition: Callable[..., Tensor], *, statistics: tuple[str, ...] = ()
+) -> Callable[[Callable[..., Forward]], Callable[..., Tensor]]:
     """Decorate a function as an op that does in one pass what `composition`, its `op.composition`, does in several."""
 
     def decorate(f: Callable[..., Forward]) -> Callable[..., Tensor]:
-        in_one_pass = differentiable(f)
+        in_one_pass = differentiable(f, statistics=statistics)
 
         @functools.wraps(f)
         def op(*args: Any, **options: Any) -> Tensor:
@@ -96,7 +98,7 @@ def _relu_of_bn(x: Tensor, gamma: Tensor, beta: Tensor, residual: Tensor | None 
     return relu(y if residual is None else y + residual)
 
 
-@fuses(_relu_of_bn)
+@fuses(_relu_of_bn, statistics=("gamma", "beta"))
 def bn_relu(
     x: Array,
     gamma: Array,

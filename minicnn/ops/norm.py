@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import kernels
 from minicnn.autograd import Array, Forward, differentiable
 from minicnn.ops import _checks
@@ -17,7 +19,7 @@ def check_batch_norm(op: str, x: Array, gamma: Array, beta: Array, running: Runn
     if running is not None:
         vectors |= {"running mean": running[0], "running var": running[1]}
     for name, v in vectors.items():
-        _checks.vector(op, name, v, x, x.shape[-1], "channel")
+        _checks.vector(op, name, v, x, x.shape[-1], "channel", statistic=True)
     require(training or running is not None, f"{op}: training=False needs running=(mean, var) to normalise with")
     several = x.size > x.shape[-1]
     require(several or not training, f"{op}: training needs more than one value per channel, x is {x.shape}")
@@ -37,7 +39,7 @@ def batch_statistics(x: Array, running: Running | None, momentum: float, trainin
     return mean, var
 
 
-@differentiable
+@functools.partial(differentiable, statistics=("gamma", "beta"))
 def batch_norm(
     x: Array,
     gamma: Array,
@@ -62,9 +64,10 @@ def batch_norm(
     Their sum, gx = γ/σ · (gy − Σ gy / M − x̂·Σ (gy·x̂) / M), has no part along 1 nor (but for eps) along x̂: to shift or
     stretch a whole channel changes nothing. With `training=False` μ and σ are constants and only path 1 is left.
 
-    x (N, ..., C), gamma and beta (C,) -> (N, ..., C). `running` = (mean, var), raw arrays (C,), is updated in place in
-    training: (1 − momentum)·running + momentum·batch, var with M/(M − 1); it is used in evaluation. ValueError where
-    shapes do not fit, for one value per channel, for evaluation without `running`.
+    x (N, ..., C), gamma and beta (C,) -> (N, ..., C); beside a float16 x all that is (C,) may be float32. `running` =
+    (mean, var), raw arrays (C,), is updated in place in training: (1 − momentum)·running + momentum·batch, var with
+    M/(M − 1); it is used in evaluation. ValueError where shapes do not fit, for one value per channel, for evaluation
+    without `running`.
     Source: Ioffe and Szegedy 2015 (arXiv:1502.03167, algorithms 1 and 2).
     """
     check_batch_norm("batch_norm", x, gamma, beta, running, training)

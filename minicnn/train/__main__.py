@@ -125,6 +125,7 @@ def row(trainer: Trainer, trained: dict[str, float], validated: dict[str, float]
         "validation_accuracy": validated.get("accuracy"),
         "images": trained["images"],
         "seconds": trained["seconds"],
+        **trainer.precision.figures(),
     }
     return {key: "" if number is None else f"{number:.8g}" for key, number in numbers.items()}
 
@@ -152,6 +153,7 @@ def measure(trainer: Trainer, run: Run, test: Dataset) -> dict[str, Any]:
         "images_per_second": round(images / seconds, 1),
         "parameters": trainer.parameters(),
         "seed": trainer.config["seed"],
+        **trainer.precision.figures(),
     }
 
 

@@ -93,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
     add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where arrays live")
     add("--threads", type=_cli.threads, metavar="N", help="of the CPU kernels (default: the usable cores)")
     add("--loader-threads", type=count, default=1, metavar="N", help="threads that prepare batches")
-    add("--precision", choices=["fp32", "tf32", "fp16"], default="fp32", help="of the arithmetic")
+    add("--precision", choices=["fp32", "tf32", "fp16"], default="fp32", help="of the arithmetic; the others need CUDA")
     add("--out", metavar="FOLDER", help="the run's folder (default: a new one under runs/)")
     add = p.add_mutually_exclusive_group().add_argument
     add("--resume", action="store_true", help="go on with the run in --out; start it if there is none")
@@ -128,8 +128,6 @@ def parser() -> argparse.ArgumentParser:
 
 def configuration(options: argparse.Namespace) -> Settings:
     """All that the results of a run depend on, with the recipe's settings filled in."""
-    if options.precision != "fp32":
-        raise ValueError(f"--precision {options.precision}: only fp32 is available")
     models.defaults(options.model)  # an unknown name is said before anything else
     settings = recipe(options.recipe, options.model)
     settings |= {key: getattr(options, key) for key in settings if getattr(options, key) is not None}

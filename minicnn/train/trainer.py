@@ -15,6 +15,7 @@ from kernels import array_module
 from minicnn import Tensor, autograd, checkpoint, device, evaluate, models, optim, schedules
 from minicnn.data import Dataset, Loader, augment
 from minicnn.layers import Dropout
+from minicnn.train import precision
 
 Arrays = dict[str, Any]
 ADVICE = "a smaller --lr, --clip 1 or a warm-up may help"
@@ -46,15 +47,22 @@ class Trainer:
         self.config, self.device = config, on
         minicnn.seed(config["seed"])
         changes = augment.parse(config["augment"])
+        of_precision = precision.choose(config["precision"], on)
         self.loader = Loader(
-            train, config["batch_size"], augment=changes, seed=config["seed"], threads=loader_threads
-        )  # fmt: skip
+            train,
+            config["batch_size"],
+            augment=changes,
+            seed=config["seed"],
+            threads=loader_threads,
+            dtype=of_precision.maps,
+        )
         self.image_shape = changes(train.take(np.arange(1))[0], np.random.default_rng(0)).shape[1:]  # (H, W, C)
         self.model = models.build(
             config["model"], train.num_classes, self.image_shape[2], self.image_shape[0], **config["variant"]
         )
         self.model.seed_dropout(config["seed"])
         self.model.to(device=on)
+        self.precision = of_precision(self.model)
         self.optimiser = self._optimiser()
         self.schedule = schedules.parse(config["schedule"], config["epochs"])
         self.average = self._average()
@@ -110,15 +118,17 @@ class Trainer:
             self._set_dropout_steps(drawn)
             step = self.optimiser.steps + 1
             raise NotFinite(f"the loss is {loss.item()} at step {step}: {self._cause(images, labels)}; {ADVICE}")
-        self.optimiser.zero_grad()
-        loss.backward()
-        if self.config["clip"]:
-            optim.clip_grad_norm(self.model.parameters(), self.config["clip"])
-        self.optimiser.step()
-        if self.average is not None:
-            self.average.update()
+        self._learn(loss)
         right = (logits.data.argmax(axis=1) == device.to(labels, self.device)).sum()
         return Step(len(labels), loss.data, right)
+
+    def _learn(self, loss: Tensor) -> None:
+        """Change the weights by what the loss says of them."""
+        self.optimiser.zero_grad()
+        loss.backward(self.precision.upstream(loss))
+        self.optimiser.step(self.precision.factor(self.config["clip"]))
+        if self.average is not None:
+            self.average.update()
 
     def _read(self, steps: list[Step], images: np.ndarray, labels: np.ndarray) -> Iterator[tuple[int, float, int]]:
         """The figures of the last steps as Python's numbers; NotFinite for the first loss that is none.
@@ -137,11 +147,14 @@ class Trainer:
                     f"{self._cause(images, labels)}; {ADVICE}"
                 )
             yield count, float(loss), int(right)
+        if problem := self.precision.problem():
+            raise NotFinite(f"after step {self.optimiser.steps} {problem}; {ADVICE}")
 
     def forward(self, images: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
         """The loss of a batch, and the logits of the network's main head."""
         x, y = device.to(images, self.device), device.to(labels, self.device)
-        outputs = self.model(Tensor(x))
+        with self.precision.working():
+            outputs = self.precision.scores(self.model(Tensor(x)))
         loss = models.loss(outputs, y, label_smoothing=self.config["label_smoothing"])
         return loss, outputs[0] if isinstance(outputs, tuple) else outputs
 
@@ -177,11 +190,8 @@ class Trainer:
         drawn = self._dropout_steps()
         images = np.zeros((min(4, self.config["batch_size"]), *self.image_shape), np.float32)
         labels = np.arange(len(images)) % self.model.num_classes
-        loss, _ = self.forward(images, labels)
-        loss.backward()
-        self.optimiser.step()
-        if self.average is not None:
-            self.average.update()
+        loss, _ = self.forward(images.astype(self.loader.dtype), labels)
+        self._learn(loss)
         evaluate.accuracy_and_loss(self.model, [(images, labels)], on=self.device)
         self.optimiser.zero_grad()
         self._restore_arrays(before)
@@ -196,6 +206,7 @@ class Trainer:
         arrays |= {f"optimiser/{name}": array for name, array in self.optimiser.state_dict().items()}
         if self.average is not None:
             arrays |= {f"average/{name}": array for name, array in self.average.state_dict().items()}
+        arrays |= {f"precision/{name}": array for name, array in self.precision.state_dict().items()}
         return arrays
 
     def metadata(self) -> dict[str, str]:
@@ -225,6 +236,7 @@ class Trainer:
         self.optimiser.load_state_dict(checkpoint.part(arrays, "optimiser"))
         if self.average is not None:
             self.average.load_state_dict(checkpoint.part(arrays, "average"))
+        self.precision.load_state_dict(checkpoint.part(arrays, "precision"))
 
     def _dropouts(self) -> list[Dropout]:
         return [module for module in self.model.modules() if isinstance(module, Dropout)]

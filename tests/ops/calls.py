@@ -91,6 +91,7 @@ def evaluated(op):
 
 
 CALLS: dict[str, Call] = {
+    "cast": Call(single, lambda x: ops.cast(x, dtype=x.dtype)),
     "add": Call(pairs, lambda a, b: a + b),
     "sub": Call(pairs, lambda a, b: a - b),
     "mul": Call(pairs, lambda a, b: a * b),

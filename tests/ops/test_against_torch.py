@@ -48,6 +48,7 @@ def dropout(x, p, seed):
 
 
 TORCH = {
+    "cast": lambda x: x.clone(),
     "add": torch.add,
     "sub": torch.sub,
     "mul": torch.mul,

@@ -20,6 +20,8 @@ RECIPES = {
     "sgd, averaged": ["--ema", "0.9"],
     "adam, clipped": ["--optimizer", "adam", "--clip", "0.1", "--polyak"],
     "rmsprop": ["--optimizer", "rmsprop", "--lr", "0.01"],
+    "sgd in float16": ["--precision", "fp16"],
+    "adam in float16, clipped": ["--precision", "fp16", "--optimizer", "adam", "--clip", "0.1", "--ema", "0.9"],
 }
 
 

@@ -33,7 +33,6 @@ def refused(capsys, code: int) -> str:
         (["vgg-a", "--variant", '{"bm": true}'], "vgg-a: unknown keyword bm; it takes bn=False"),
         (["--schedule", "cosin"], "unknown schedule 'cosin': did you mean cosine?"),
         (["--augment", "flop"], "augment: unknown step 'flop': did you mean flip"),
-        (["--precision", "fp16"], "--precision fp16: only fp32 is available"),
         (["--momentum", "0", "--nesterov"], "SGD: nesterov needs a momentum above 0"),
         (["--recipe", "paper"], "--recipe paper: no paper says how resnet-mini is trained; use --recipe default"),
     ],
@@ -66,6 +65,13 @@ def test_what_cannot_be_said(capsys, arguments, message):
         main(arguments)
     error = refused(capsys, stopped.value.code)
     assert error.startswith(f"python -m minicnn.train: {message}")
+
+
+@pytest.mark.parametrize("precision", ["tf32", "fp16"])
+def test_a_precision_that_the_cpu_does_not_have(capsys, tmp_path, train, precision):
+    error = refused(capsys, train("--device", "cpu", "--precision", precision, "--out", tmp_path / "run"))
+    assert error == f"--precision {precision}: needs a CUDA device, and this run is on the CPU; use fp32 there"
+    assert not (tmp_path / "run").exists()
 
 
 def test_resume_needs_a_folder(capsys):
@@ -151,8 +157,8 @@ def test_nan_weights_are_named(data, monkeypatch, capsys, train, tmp_path):
 
     step = optim.SGD.step
 
-    def poison(self):
-        step(self)
+    def poison(self, *factor):
+        step(self, *factor)
         if self.steps == 6:
             self._parameters[0][0].data[0, 0, 0, 0] = np.nan
 
@@ -177,7 +183,7 @@ def test_nan_from_the_last_step_is_found(train, tmp_path, capsys):
 def test_weights_that_the_last_step_has_made_nan_are_named(train, tmp_path, capsys, monkeypatch):
     from minicnn import optim
 
-    monkeypatch.setattr(optim.SGD, "step", lambda self: self._parameters[0][0].data.fill(np.nan))
+    monkeypatch.setattr(optim.SGD, "step", lambda self, factor: self._parameters[0][0].data.fill(np.nan))
     monkeypatch.setattr("minicnn.train.trainer.Trainer.compile", lambda self: 0.0)
     error = refused(capsys, train("--out", tmp_path / "run", "--epochs", 1, "--batch-size", 36, "--validation", 0.25))
     assert error.startswith("step 0 has made conv1.weight NaN or Inf; a smaller --lr")
