@@ -16,6 +16,7 @@ from minicnn import Tensor, autograd, checkpoint, device, evaluate, models, opti
 from minicnn.data import Dataset, Loader, augment
 from minicnn.layers import Dropout
 from minicnn.train import precision
+from minicnn.train.feed import Feed
 
 Arrays = dict[str, Any]
 ADVICE = "a smaller --lr, --clip 1 or a warm-up may help"
@@ -56,6 +57,7 @@ class Trainer:
             threads=loader_threads,
             dtype=of_precision.maps,
         )
+        self.feed = Feed(self.loader, on)
         self.image_shape = changes(train.take(np.arange(1))[0], np.random.default_rng(0)).shape[1:]  # (H, W, C)
         self.model = models.build(
             config["model"], train.num_classes, self.image_shape[2], self.image_shape[0], **config["variant"]
@@ -98,7 +100,7 @@ class Trainer:
         """
         self.model.train()
         unread: list[Step] = []
-        for images, labels in self.loader:
+        for images, labels in self.feed:
             unread.append(self.step(images, labels))
             if len(unread) == READ_EVERY[self.device]:
                 yield from self._read(unread, images, labels)
@@ -108,10 +110,9 @@ class Trainer:
         if bad := self._not_finite():  # the last step's damage would show in the next epoch's loss, if there is one
             raise NotFinite(f"step {self.optimiser.steps} has made {bad} NaN or Inf; {ADVICE}")
 
-    def step(self, images: np.ndarray, labels: np.ndarray) -> Step:
+    def step(self, images: Any, labels: Any) -> Step:
         """Train on one batch. The host only asks for the work, and never waits for a device to do it."""
-        epochs = self.loader.epoch + (self.loader.batch - 1) / len(self.loader)  # done when this batch began
-        self.optimiser.lr = self.config["lr"] * self.schedule(epochs)
+        self.optimiser.lr = self.config["lr"] * self.schedule(self.feed.epochs)
         drawn = self._dropout_steps()
         loss, logits = self.forward(images, labels)
         if self.device == "cpu" and not np.isfinite(loss.data):  # seen at once, before it does damage
@@ -130,7 +131,7 @@ class Trainer:
         if self.average is not None:
             self.average.update()
 
-    def _read(self, steps: list[Step], images: np.ndarray, labels: np.ndarray) -> Iterator[tuple[int, float, int]]:
+    def _read(self, steps: list[Step], images: Any, labels: Any) -> Iterator[tuple[int, float, int]]:
         """The figures of the last steps as Python's numbers; NotFinite for the first loss that is none.
 
         images, labels: the batch of the last of them.
@@ -150,7 +151,7 @@ class Trainer:
         if problem := self.precision.problem():
             raise NotFinite(f"after step {self.optimiser.steps} {problem}; {ADVICE}")
 
-    def forward(self, images: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Any, labels: Any) -> tuple[Tensor, Tensor]:
         """The loss of a batch, and the logits of the network's main head."""
         x, y = device.to(images, self.device), device.to(labels, self.device)
         with self.precision.working():
@@ -158,7 +159,7 @@ class Trainer:
         loss = models.loss(outputs, y, label_smoothing=self.config["label_smoothing"])
         return loss, outputs[0] if isinstance(outputs, tuple) else outputs
 
-    def _cause(self, images: np.ndarray, labels: np.ndarray) -> str:
+    def _cause(self, images: Any, labels: Any) -> str:
         """Where the first NaN or Inf comes from: the same batch and masks once more, every op watched."""
         bad = self._not_finite()
         damage = f", after the step before had made {bad} NaN or Inf" if bad else ""
