@@ -5,7 +5,7 @@ tf32   the same arrays; matrix products round their factors to 10 bits of mantis
 fp16   maps, and the weights that multiply them, are float16, half the bytes; weights are trained in float32 all the
        same, as are the parameters and the statistics of BatchNorm; all sums are taken in float32
 
-The last two are for tensor cores: of CUDA devices alone.
+The last two are for tensor cores: of CUDA devices alone. Networks are evaluated with their weights in float32.
 """
 
 from __future__ import annotations
