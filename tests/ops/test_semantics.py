@@ -252,3 +252,41 @@ def test_subsample_keeps_the_first_row_and_column():
 def test_pad_channels_puts_zeros_on_both_sides():
     y = ops.pad_channels(Tensor(X), 1, 2).data
     np.testing.assert_array_equal(y, np.pad(X, ((0, 0), (0, 0), (0, 0), (1, 2))))
+
+
+def test_cast_rounds_the_values_and_hands_the_gradient_back_in_the_first_dtype():
+    x = Tensor(np.asarray([1.0, 1 + 2.0**-12, -3.0], np.float32), requires_grad=True)
+    y = ops.cast(x, dtype=np.float16)
+    assert y.dtype == np.float16 and y.data.tolist() == [1, 1, -3]
+    y.backward(np.asarray([2, 0.5, 1], np.float16))
+    assert x.grad.dtype == np.float32 and x.grad.tolist() == [2, 0.5, 1]
+    with pytest.raises(TypeError, match="cast: dtype must be floating point, got int64"):
+        ops.cast(x, dtype="int64")
+
+
+@pytest.mark.parametrize("norm", [ops.batch_norm, ops.bn_relu])
+@pytest.mark.parametrize("training", [True, False])
+def test_of_float16_maps_batch_norm_keeps_parameters_and_statistics_in_float32(norm, training):
+    rng = np.random.default_rng(0)
+    maps, channels = rng.normal(2, 3, (4, 5, 5, 6)), rng.normal(size=(2, 6)).astype(np.float32)
+    results = []
+    for dtype in (np.float16, np.float32):
+        x = Tensor(maps.astype(np.float16).astype(dtype), requires_grad=True)
+        gamma, beta = (Tensor(c, requires_grad=True) for c in channels)
+        running = np.zeros(6, np.float32), np.ones(6, np.float32)
+        with kernels.use("reference"):
+            y = norm(x, gamma, beta, running=running, training=training)
+            y.backward(np.random.default_rng(1).normal(size=y.shape).astype(np.float16).astype(dtype))
+        assert (y.dtype, x.grad.dtype, gamma.grad.dtype, running[0].dtype) == (dtype, dtype, np.float32, np.float32)
+        results.append([y.data, x.grad, gamma.grad, beta.grad, *running])
+    for half, single in zip(*results, strict=True):
+        np.testing.assert_allclose(half.astype(np.float32), single, rtol=0, atol=0.02 * float(abs(single).max()))
+
+
+@pytest.mark.parametrize(("maps", "channels"), [("float32", "float16"), ("float64", "float32"), ("float16", "float64")])
+def test_no_other_dtypes_go_together_in_batch_norm(maps, channels):
+    x, c = np.ones((2, 3, 3, 4), maps), np.ones(4, channels)
+    with pytest.raises(TypeError, match=r"batch_norm: dtypes .* are mixed"):
+        ops.batch_norm(x, c, c)
+    with pytest.raises(ValueError, match="batch_norm: running mean is"):
+        ops.batch_norm(x, np.ones(4, maps), np.ones(4, maps), running=(c, c))
