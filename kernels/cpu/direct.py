@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kernels.cpu.compile import compiled
-from kernels.cpu.ir.copy import copy_floats
+from kernels.cpu.ir.copy import copy_floats, prefetch
 from kernels.cpu.ir.microkernel import OVERWRITE, RECTIFY, STREAM
 from kernels.cpu.machine import COLUMNS, ROWS, WIDTH
 from kernels.cpu.memory import CACHE_LINE, empty, scratch
@@ -120,9 +120,9 @@ def _gather(
     copied = len(taps) == 1 and ROWS > WAYS and 4 * C * grid.stride[1] % SAME_SET == 0
     parallel(
         _gather_shares, shares, shares, x, panels, bias, mode, y, grid, offsets, groups, block,
-        scratch("direct tables", (shares, block, len(taps), ROWS), np.int64),
-        scratch("direct targets", (shares, block, ROWS), np.int64),
-        scratch("direct copies", (shares, block, ROWS, C + COLUMNS) if copied else (shares, 0, 0, 0)),
+        scratch("direct tables", (shares, 2, block, len(taps), ROWS), np.int64),
+        scratch("direct targets", (shares, 2, block, ROWS), np.int64),
+        scratch("direct copies", (shares, 2, block, ROWS, C + COLUMNS) if copied else (shares, 2, 0, 0, 0)),
         np.zeros(max(C, steps), np.float32), empty((O,)),
         cost=tiles * ROWS * len(taps) * steps * O // (64 * shares),
     )  # fmt: skip
@@ -134,30 +134,49 @@ def _gather_shares(
 ):
     """Shares [begin, end) of the tiles. A tile is ROWS pixels, wherever they are; a share goes through it in blocks.
 
-    For each block the addresses of its rows are written down once, in tables[share] (block, T, ROWS) for A and
-    targets[share] (block, ROWS) for C, and then serve all panels.
+    For each block the addresses of its rows are written down once, in tables[share] (2, block, T, ROWS) for A and
+    targets[share] (2, block, ROWS) for C, and then serve all panels. This happens one block ahead, in two places that
+    take turns, so that the rows of the next block can be fetched from memory while this one is multiplied.
     """
-    O = y.shape[3]
-    T, steps = panels.shape[1:3]
     tiles = (len(x) * grid.rows * grid.columns + ROWS - 1) // ROWS
     blocks = (tiles + block - 1) // block
-    row_bytes = 4 * COLUMNS  # of a panel
     for share in range(begin, end):
-        table, target = tables[share], targets[share]
-        for index in range(blocks * share // shares, blocks * (share + 1) // shares):
-            first = index * block
-            present = min(tiles - first, block)
-            _write_addresses(x, y, grid, offsets, first, present, table, target, copies[share], zeros, spare)
-            for p in range(len(panels)):
-                group, column = panel_place(p, len(panels), groups)
-                for tile in range(present):
-                    multiply_tile(
-                        table.ctypes.data + 8 * ROWS * T * tile, T, steps, 4, 4 * group * steps,
-                        panels.ctypes.data + p * T * steps * row_bytes, row_bytes, steps * row_bytes,
-                        target.ctypes.data + 8 * ROWS * tile, 4 * (group * (O // groups) + column),
-                        bias.ctypes.data + p * row_bytes if len(bias) else 0,
-                        mode, min(COLUMNS, O // groups - column),
-                    )  # fmt: skip
+        table, target, copy = tables[share], targets[share], copies[share]
+        start, stop = blocks * share // shares, blocks * (share + 1) // shares
+        present = 0  # tiles in the block before `index`
+        for index in range(start, stop + 1):
+            coming = min(tiles - index * block, block) if index < stop else 0
+            now, then = (index + 1) % 2, index % 2
+            _write_addresses(
+                x, y, grid, offsets, index * block, coming, table[then], target[then], copy[then], zeros, spare
+            )
+            _multiply_block(table[now, :present], target[now], table[then, :coming], panels, bias, mode, y, groups)
+            present = coming
+
+
+@compiled
+def _multiply_block(table, target, table_after, panels, bias, mode, y, groups):
+    """y[target] = bias + table · panels, while the rows in table_after (tiles, T, ROWS) are on their way to the cache."""
+    O = y.shape[3]
+    T, steps = panels.shape[1:3]
+    row_bytes = 4 * COLUMNS  # of a panel
+    lines = (4 * groups * steps + CACHE_LINE - 1) // CACHE_LINE  # of the cache, under a row of x
+    for p in range(len(panels)):
+        group, column = panel_place(p, len(panels), groups)
+        first_line, end_line = lines * p // len(panels), lines * (p + 1) // len(panels)
+        for tile in range(len(table)):
+            if tile < len(table_after):
+                for t in range(T):
+                    for r in range(ROWS):
+                        for line in range(first_line, end_line):
+                            prefetch(table_after[tile, t, r] + CACHE_LINE * line)
+            multiply_tile(
+                table.ctypes.data + 8 * ROWS * T * tile, T, steps, 4, 4 * group * steps,
+                panels.ctypes.data + p * T * steps * row_bytes, row_bytes, steps * row_bytes,
+                target.ctypes.data + 8 * ROWS * tile, 4 * (group * (O // groups) + column),
+                bias.ctypes.data + p * row_bytes if len(bias) else 0,
+                mode, min(COLUMNS, O // groups - column),
+            )  # fmt: skip
 
 
 @compiled
