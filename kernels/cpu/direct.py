@@ -156,7 +156,7 @@ def _gather_shares(
 
 @compiled
 def _multiply_block(table, target, table_after, panels, bias, mode, y, groups):
-    """y[target] = bias + table · panels, while the rows in table_after (tiles, T, ROWS) are on their way to the cache."""
+    """y[target] = bias + table · panels, while the rows in table_after (tiles, T, ROWS) travel to the cache."""
     O = y.shape[3]
     T, steps = panels.shape[1:3]
     row_bytes = 4 * COLUMNS  # of a panel

@@ -87,7 +87,7 @@ class Emitter:
         return self.builder.select(self.builder.fcmp_ordered("<", vector, self.zeros), self.zeros, vector)
 
     def prefetch(self, address: ir.Value, *, level: int = 1, writing: bool = False) -> None:
-        """Ask for the cache line of that address: when it is read, or written, it is to be in the cache of that level."""
+        """Ask for the cache line of that address, to be read or written from the cache of that level."""
         signature = ir.FunctionType(ir.VoidType(), [BYTE_POINTER, INT32, INT32, INT32])
         function = cgutils.get_or_insert_function(self.builder.module, signature, "llvm.prefetch.p0")
         pointer = self.builder.inttoptr(address, BYTE_POINTER)
