@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from kernels.cpu import columns, direct, direct_weights, winograd, winograd_weights
+from kernels.cpu import columns, direct, direct_image, direct_weights, winograd, winograd_weights
 from kernels.cpu.elementwise import add_and_relu
 from kernels.cpu.machine import VECTOR
 from kernels.geometry import Axis, Padding, Pair, windows
@@ -102,6 +102,8 @@ def conv2d_input_grad(
     gy, w = _in_one_piece(gy), _in_one_piece(w)
     if _winograd_suits(x_shape, w.shape, axes, groups):
         return winograd.input_grad(gy, w, x_shape, axes)
+    if direct_image.suits(x_shape[3], groups):
+        return direct_image.input_grad(gy, w, x_shape, axes)
     return direct.input_grad(gy, w, x_shape, axes, groups)
 
 
