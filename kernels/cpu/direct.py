@@ -110,7 +110,7 @@ def _gather(
         scratch("direct tables", (shares, 2, block, len(taps), ROWS), np.int64),
         scratch("direct targets", (shares, 2, block, ROWS), np.int64),
         scratch("direct copies", (shares, 2, block, ROWS, row + COLUMNS) if copied else (shares, 2, 0, 0, 0)),
-        np.zeros(row, np.float32), empty((O,)),
+        np.zeros(row, np.float32), scratch("direct spare", (O,)),
         cost=tiles * ROWS * len(taps) * steps * O // (64 * shares),
     )  # fmt: skip
 
