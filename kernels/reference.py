@@ -13,6 +13,7 @@ A kernel made of others takes them from `kernels.of`, so that a backend's faster
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ __all__ = [  # noqa: RUF022, by topic
     "concat", "concat_grad", "pad_channels", "pad_channels_grad", "subsample", "subsample_grad",
     "softmax", "softmax_grad", "cross_entropy", "cross_entropy_grad",
     "dropout",
-    "sgd_update", "rmsprop_update", "adam_update", "ema_update", "sum_update",
+    "sgd_update", "rmsprop_update", "adam_update", "ema_update", "sum_update", "together",
 ]
 # fmt: on
 
@@ -241,7 +242,7 @@ def max_pool(
         candidate = padded[index]  # (N, OH, OW, C)
         wins = (candidate > y) | xp.isnan(candidate)
         y = xp.where(wins, candidate, y)
-        winners[wins] = kh * cols.size + kw
+        winners = xp.where(wins, winners.dtype.type(kh * cols.size + kw), winners)
     return y, winners
 
 
@@ -658,6 +659,15 @@ def dropout(x: Array, p: float, key: tuple[int, int, int]) -> Array:
 
 
 # ---- Optimiser updates, in place -----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Within the block updates may wait for its end, where a backend can make those of all arrays at once.
+
+    Here each is made as it comes. `sum_update` never waits.
+    """
+    yield
 
 
 def sgd_update(

@@ -50,9 +50,11 @@ class Optimiser:
     def step(self) -> None:
         """Change every parameter by its gradient."""
         self.steps += 1
-        for (p, decay, scale), state in zip(self._parameters, self._state, strict=True):
-            if p.grad is not None:
-                self.update(kernels.of(p.data), p.data, p.grad, state, self.lr * scale, decay)
+        k = kernels.of(self._parameters[0][0].data)
+        with k.together():
+            for (p, decay, scale), state in zip(self._parameters, self._state, strict=True):
+                if p.grad is not None:
+                    self.update(k, p.data, p.grad, state, self.lr * scale, decay)
 
     def update(self, k: Any, w: Array, g: Array, state: dict[str, Array], lr: float, weight_decay: float) -> None:
         raise NotImplementedError(f"{type(self).__name__} defines no update")
@@ -217,8 +219,11 @@ class EMA:
         """Take the current weights into the average."""
         decay = self.weight_of_old()
         self.updates += 1
-        for name, array in self.model.state_dict().items():
-            kernels.of(array).ema_update(self.averages[name], array, decay=decay)
+        state = self.model.state_dict()
+        k = kernels.of(next(iter(state.values())))
+        with k.together():
+            for name, array in state.items():
+                k.ema_update(self.averages[name], array, decay=decay)
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:

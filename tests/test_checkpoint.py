@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import os
 
-import numpy as np
+import numpy
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from minicnn import checkpoint
+from tests.device import np
 
 ARRAYS = {
     "conv.weight": np.random.default_rng(0).normal(size=(3, 3, 2, 4)).astype(np.float32),
@@ -65,7 +66,7 @@ def test_missing(tmp_path):
 
 
 def test_of_another_program(tmp_path):
-    save_file({"w": np.ones(2)}, tmp_path / "torch.safetensors")
+    save_file({"w": numpy.ones(2)}, tmp_path / "torch.safetensors")
     with pytest.raises(ValueError, match=r"torch\.safetensors: not a checkpoint of minicnn; .*load_torch"):
         checkpoint.read(tmp_path / "torch.safetensors")
 

@@ -7,13 +7,15 @@ import weakref
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
+import numpy
 import pytest
 
 from minicnn import Tensor, interop, layers, models, no_grad, observe, ops
 from minicnn.folding import fold
 from minicnn.layers import BatchNorm, Conv2d, Linear, Module, ReLU, Sequential
 from minicnn.models.resnet import Bottleneck, ResNet
+from tests import device
+from tests.device import np
 
 
 def bottlenecks() -> ResNet:
@@ -54,7 +56,7 @@ NETWORKS: dict[str, tuple[Callable[..., Module], int]] = {  # with the number of
 
 def trained(build: Callable[..., Module], dtype: type = np.float32) -> Module:
     """As if it had been trained: every BatchNorm has statistics, gamma and beta of its own."""
-    model, rng = build().to(dtype=dtype), np.random.default_rng(5)
+    model, rng = build().to(device.name, dtype), np.random.default_rng(5)
     for name, array in model.state_dict().items():
         low, high = (0.5, 2) if name.endswith("running_var") else (-0.3, 0.3)
         array[...] += rng.uniform(low, high, array.shape) if array.ndim == 1 else 0
@@ -100,7 +102,7 @@ def test_a_block_is_its_convolutions_each_with_what_follows_it(name):
 
 
 def test_a_sequential_is_fused_across_the_place_of_the_batch_norm():
-    model = Sequential(Conv2d(3, 4, 3), BatchNorm(4), ReLU(), Conv2d(4, 4, 1), BatchNorm(4))
+    model = Sequential(Conv2d(3, 4, 3), BatchNorm(4), ReLU(), Conv2d(4, 4, 1), BatchNorm(4)).to(device.name)
     assert ops_of(fold(model), images()) == ["conv_relu", "conv2d"]
 
 
@@ -114,7 +116,7 @@ def test_names_are_those_of_the_convolutions():
     expected = [f"{name}.{part}" for name in convolutions for part in ("weight", "bias")]
     assert sorted(folded.state_dict()) == sorted(expected)
 
-    other = fold(bottlenecks())
+    other = fold(bottlenecks().to(device.name))
     other.load_state_dict(folded.state_dict())
     close(other(images()), folded(images()), 0)
 
@@ -153,7 +155,7 @@ def test_a_dense_vgg():
 def test_a_linear_layer_on_a_map_keeps_its_layout():
     folded = fold(Sequential(layers.Flatten(), Linear(12, 5, from_map=(2, 2, 3)), BatchNorm(5)))
     assert folded[1].from_map == (2, 2, 3)
-    interop.load_torch(folded, {"1.weight": np.zeros((5, 12), np.float32), "1.bias": np.zeros(5, np.float32)})
+    interop.load_torch(folded, {"1.weight": numpy.zeros((5, 12), np.float32), "1.bias": numpy.zeros(5, np.float32)})
 
 
 def test_a_layer_in_several_places_is_folded_for_each():

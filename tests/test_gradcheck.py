@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
 import pytest
 
 import kernels
 from kernels import reference as k
 from minicnn import GradientError, gradcheck, ops
 from minicnn.autograd import differentiable
+from tests.device import np
 from tests.strategies import spread
 
 RNG = np.random.default_rng(0)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import gc
 import weakref
 
-import numpy as np
 import pytest
 
 from minicnn import Tensor, autograd, models, no_grad, optim
+from tests import device
+from tests.device import np
 
 
 def record_forward(step):
@@ -39,7 +40,7 @@ def without_collector():
 
 @pytest.mark.parametrize("name", ["resnet20", "googlenet", "vgg-a"])
 def test_no_activation_outlives_a_step(name, without_collector):
-    model = models.build(name, num_classes=10, image_size=32)
+    model = models.build(name, num_classes=10, image_size=32).to(device.name)
     optimiser = optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     images, labels = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32), np.array([1, 2])
 
@@ -55,7 +56,7 @@ def test_no_activation_outlives_a_step(name, without_collector):
 
 
 def most_alive_in_evaluation(name: str) -> int:
-    model = models.build(name).eval()
+    model = models.build(name).to(device.name).eval()
     most = 0
     outputs: list[weakref.ref] = []
 
@@ -74,7 +75,7 @@ def test_without_a_graph_depth_costs_no_memory(without_collector):
 
 
 def test_backward_frees_as_it_goes(without_collector):
-    model = models.build("plain20")
+    model = models.build("plain20").to(device.name)
     images = np.zeros((1, 32, 32, 3), np.float32)
     loss, outputs = record_forward(lambda: models.loss(model(Tensor(images)), np.array([0])))
     left: list[int] = []

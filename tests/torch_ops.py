@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from tests.device import host
 from tests.kernels.cases import constants
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
+
+
+def from_array(a):
+    """PyTorch's tensor of an array on any device."""
+    return torch.from_numpy(host(a))
 
 
 def nchw(x):
@@ -37,5 +43,5 @@ def batch_norm(x, gamma, beta, eps=1e-5):
 
 
 def batch_norm_eval(x, gamma, beta):
-    mean, var = (torch.from_numpy(a) for a in constants(x.detach().numpy()))
+    mean, var = (from_array(a) for a in constants(x.detach().numpy()))
     return nhwc(F.batch_norm(nchw(x), mean, var, gamma, beta, training=False))

@@ -7,11 +7,11 @@ import itertools
 import threading
 import weakref
 
-import numpy as np
 import pytest
 
 from minicnn import Tensor, no_grad, ops
 from minicnn.autograd import differentiable
+from tests.device import np
 
 
 def leaf(*values, dtype=np.float64):
@@ -217,6 +217,7 @@ def test_a_chain_of_20000_nodes_is_freed_without_a_walk():
     assert gone() is None
 
 
+@pytest.mark.cpu_only("watches an array through a subclass of NumPy's")
 def test_the_walk_frees_activations_at_once_and_without_the_garbage_collector():
     kept = np.full(4, 2.0).view(type("Watched", (np.ndarray,), {}))  # a subclass can be weakly referenced
     x = leaf(1.0, 2.0, 3.0, 4.0)

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-import numpy as np
 from hypothesis import strategies as st
 
 from kernels.geometry import windows
+from tests.device import np
 from tests.strategies import Drawn, Shape, channels, convolutions, drawn, maps, pools
 
 

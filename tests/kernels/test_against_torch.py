@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels import reference as k
+from tests.device import np
 from tests.kernels.cases import CASES, targets
 from tests.strategies import drawn, maps, spread
-from tests.torch_ops import F, avg_pool, batch_norm, batch_norm_eval, conv2d, max_pool, nchw, nhwc, torch
+from tests.torch_ops import F, avg_pool, batch_norm, batch_norm_eval, conv2d, from_array, max_pool, nchw, nhwc, torch
 
 
 def lrn(x, size, alpha, beta, k):
@@ -27,7 +27,7 @@ def subsample(x, stride):
 
 
 def cross_entropy(x, probabilities, label_smoothing):
-    labels = torch.from_numpy(targets(x.detach().numpy(), probabilities))
+    labels = from_array(targets(x.detach().numpy(), probabilities))
     labels = labels if probabilities else labels.long()
     return F.cross_entropy(x, labels, reduction="none", label_smoothing=label_smoothing)
 
@@ -60,7 +60,7 @@ TORCH = {
 def close(value, expected, tolerance=1e-10):
     expected = expected.detach().numpy()
     assert value.shape == expected.shape
-    np.testing.assert_allclose(value, expected, rtol=0, atol=tolerance * max(np.abs(expected).max(), 1e-30))
+    np.testing.assert_allclose(value, expected, rtol=0, atol=tolerance * max(abs(expected).max(), 1e-30))
 
 
 def test_only_what_pytorch_lacks_or_draws_otherwise_is_left_out():
@@ -76,10 +76,10 @@ def test_value_and_gradients_equal_pytorchs(name, data, reference):
     gy = spread(np.random.default_rng(draw.seed + 1), y.shape)
     grads = case.backward(reference, gy, y, *arrays, **draw.options)
 
-    tensors = [torch.tensor(a, requires_grad=True) for a in arrays]
+    tensors = [from_array(a).clone().requires_grad_() for a in arrays]
     expected = TORCH[name](*tensors, **draw.options)
     close(y, expected)
-    for value, wanted in zip(grads, torch.autograd.grad(expected, tensors, torch.from_numpy(gy)), strict=True):
+    for value, wanted in zip(grads, torch.autograd.grad(expected, tensors, from_array(gy)), strict=True):
         close(value, wanted)
 
 
@@ -88,8 +88,8 @@ def test_running_statistics_equal_pytorchs(draw):
     (x,) = draw.arrays()
     c = x.shape[-1]
     running_mean, running_var = spread(np.random.default_rng(0), (c,)), np.linspace(1, 2, c)
-    expected = torch.tensor(running_mean), torch.tensor(running_var)
-    F.batch_norm(nchw(torch.tensor(x)), *expected, training=True, momentum=draw.options["momentum"])
+    expected = from_array(running_mean).clone(), from_array(running_var).clone()
+    F.batch_norm(nchw(from_array(x)), *expected, training=True, momentum=draw.options["momentum"])
     mean, var = k.batch_norm_stats(x)
     k.batch_norm_update(running_mean, running_var, mean, var, count=x.size // c, **draw.options)
     close(running_mean, expected[0])
@@ -144,7 +144,7 @@ def test_five_steps_of_an_optimiser_equal_pytorchs(name, data):
     draw = data.draw(drawn(st.just(((3, 4),)), **drawn_options))
     options = {"lr": 0.05, **draw.options, **fixed}
     (w,) = draw.arrays()
-    expected = torch.nn.Parameter(torch.tensor(w))
+    expected = torch.nn.Parameter(from_array(w).clone())
     optimiser = getattr(torch.optim, name.split(",")[0])([expected], **options)
     state = [np.zeros_like(w), np.zeros_like(w)]
     rng = np.random.default_rng(draw.seed)
@@ -153,6 +153,6 @@ def test_five_steps_of_an_optimiser_equal_pytorchs(name, data):
         before = g.copy()
         update(w, state, g, step, **options)
         assert np.array_equal(g, before)
-        expected.grad = torch.from_numpy(g)
+        expected.grad = from_array(g)
         optimiser.step()
         close(w, expected, 1e-12)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import kernels
 from kernels.reference import _philox
+from tests.device import np
 from tests.kernels.cases import keys
 
 backends = pytest.mark.parametrize("backend", ["reference", "cpu"])

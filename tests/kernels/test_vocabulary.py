@@ -8,11 +8,11 @@ import inspect
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 import kernels
 from kernels import reference
+from tests.device import np
 
 BACKENDS = ("reference", "cpu", "cuda")
 

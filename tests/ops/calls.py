@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 from hypothesis import strategies as st
 
 from minicnn import Generator, Tensor, ops
+from tests.device import np
 from tests.kernels.cases import (
     alone,
     batches,

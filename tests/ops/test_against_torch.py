@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kernels
 from minicnn import Generator, Tensor, ops
+from tests.device import np
 from tests.ops.calls import CALLS, labels, run
-from tests.torch_ops import F, avg_pool, batch_norm, batch_norm_eval, conv2d, max_pool, nchw, nhwc, torch
+from tests.torch_ops import F, avg_pool, batch_norm, batch_norm_eval, conv2d, from_array, max_pool, nchw, nhwc, torch
 
 FEWER = settings.get_profile(settings.get_current_profile_name()).max_examples // 3
 
@@ -38,13 +38,13 @@ def getitem(x, index):
 
 
 def cross_entropy(x, probabilities, **options):
-    return F.cross_entropy(x, torch.from_numpy(labels(x.detach().numpy(), probabilities)), **options)
+    return F.cross_entropy(x, from_array(labels(x.detach().numpy(), probabilities)), **options)
 
 
 def dropout(x, p, seed):
     """With minicnn's mask: what it leaves of an array of ones."""
     mask = ops.dropout(Tensor(np.ones(tuple(x.shape))), p, rng=Generator(seed)).data > 0
-    return x * torch.from_numpy(mask) / (1 - p)
+    return x * from_array(mask) / (1 - p)
 
 
 TORCH = {
@@ -102,7 +102,7 @@ TORCH = {
 def close(value, expected):
     expected = expected.detach().numpy()
     assert value.shape == expected.shape
-    np.testing.assert_allclose(value, expected, rtol=0, atol=1e-10 * max(np.abs(expected).max(initial=0), 1e-30))
+    np.testing.assert_allclose(value, expected, rtol=0, atol=1e-10 * max(abs(expected).max(initial=0), 1e-30))
 
 
 def test_only_what_pytorch_lacks_is_left_out():
@@ -111,10 +111,10 @@ def test_only_what_pytorch_lacks_is_left_out():
 
 def compare(name, arrays, options):
     y, gy, grads = run(name, arrays, options)
-    tensors = [torch.tensor(a, requires_grad=True) for a in arrays]
+    tensors = [from_array(a).clone().requires_grad_() for a in arrays]
     expected = TORCH[name](*tensors, **options)
     close(y, expected)
-    for g, wanted in zip(grads, torch.autograd.grad(expected, tensors, torch.from_numpy(gy)), strict=True):
+    for g, wanted in zip(grads, torch.autograd.grad(expected, tensors, from_array(gy)), strict=True):
         close(g, wanted)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 
-import numpy as np
 import pytest
 
 import kernels
 from minicnn import Tensor, observe, ops
+from tests.device import np
 from tests.strategies import spread
 
 X, W, B, GAMMA, BETA, RESIDUAL = ((3, 5, 4, 4), (3, 2, 2, 6), (6,), (4,), (4,), (3, 5, 4, 4))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 import kernels
 from minicnn import Tensor, ops
+from tests.device import np
 from tests.strategies import spread
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
+import numpy
 import pytest
 
 import kernels
 import minicnn
 from minicnn import Tensor, layers, models, optim
 from minicnn.data import load
+from tests import device
 
 
 def tiny_googlenet() -> layers.Module:
@@ -48,13 +49,15 @@ def tiny_resnet() -> layers.Module:
     return models.build("resnet-mini", in_channels=1)
 
 
+@pytest.mark.not_on_host("takes a hundred steps and more")
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 @pytest.mark.parametrize("build", [tiny_googlenet, tiny_vgg, tiny_resnet])
 def test_learns_64_images_by_heart(build, backend):
     minicnn.seed(0)
-    images, labels = load("bundled").take(np.arange(64))
-    x = ((images[:, ::2, ::2] / 255 - 0.29) / 0.35).astype(np.float32)  # (64, 14, 14, 1)
-    model = build()
+    images, labels = load("bundled").take(numpy.arange(64))
+    x = ((images[:, ::2, ::2] / 255 - 0.29) / 0.35).astype(numpy.float32)  # (64, 14, 14, 1)
+    x, labels = device.there(x), device.there(labels)
+    model = build().to(device.name)
     optimiser = optim.Adam(model.parameters(), lr=5e-3)
     with kernels.use(backend):
         for _ in range(150):

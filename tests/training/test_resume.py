@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from minicnn.train import Trainer
+from tests import device
 from tests.training.folders import metrics, result, same_run
 
 RECIPES = {
@@ -121,7 +122,7 @@ def test_threads_may_change(train, tmp_path, stop_at):
     stop_at(STEPS + 2)
     assert train("--out", tmp_path / "run", "--threads", 1, "--loader-threads", 2) == 130
     stop_at(0)
-    assert train("--out", tmp_path / "run", "--threads", 2, "--device", "cpu", "--resume") == 0
+    assert train("--out", tmp_path / "run", "--threads", 2, "--device", device.name, "--resume") == 0
     assert same_run(tmp_path / "whole", tmp_path / "run")
 
 

@@ -11,6 +11,7 @@ from minicnn import checkpoint, evaluate
 from minicnn.data import load, load_pair, split_validation
 from minicnn.train import Trainer
 from minicnn.train.options import configuration, parser
+from tests import device
 from tests.training.folders import metrics, result
 
 FILES = {"config.json", "metrics.csv", "result.json", "last.safetensors", "best.safetensors"}
@@ -30,7 +31,7 @@ def test_what_a_run_leaves_behind(train, tmp_path):
 
     r = result(out)
     assert 0 <= r["test_accuracy"] <= 1 and 0 <= r["train_accuracy"] <= 1 and r["test_loss"] > 0
-    assert (r["epochs"], r["seed"], r["device"], r["threads"]) == (3, 5, "cpu", 1)
+    assert (r["epochs"], r["seed"], r["device"], r["threads"]) == (3, 5, device.name, 1)
     assert r["parameters"] == 9 * 8 + 2 * 8 + 8 * 3 + 3
     assert r["train_seconds"] > 0 and r["compile_seconds"] >= 0
     assert r["images_per_second"] == pytest.approx(3 * 39 / r["train_seconds"], rel=0.05)
@@ -128,7 +129,7 @@ def test_without_a_terminal_progress_is_plain_lines_on_standard_output(train, tm
     captured = capsys.readouterr()
     lines = [line for line in captured.out.splitlines() if not line.startswith("compiling ")]
     assert captured.err == "" and "\r" not in captured.out and "\x1b" not in captured.out
-    assert lines[0].startswith("device: cpu (")
+    assert lines[0].startswith(f"device: {device.name} (")
     assert [line.split(",")[0] for line in lines if line.startswith("epoch")] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
     assert lines[-1].startswith("test accuracy ") and lines[-1].endswith(str(tmp_path / "run"))
 
