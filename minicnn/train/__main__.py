@@ -10,6 +10,7 @@ from typing import Any
 
 from minicnn import _cli, data, device, evaluate
 from minicnn.data import Dataset
+from minicnn.train import memory
 from minicnn.train import options as settings
 from minicnn.train.progress import Progress, say
 from minicnn.train.run import Row, Run
@@ -47,9 +48,10 @@ def main(arguments: list[str] | None = None) -> int:
         run.write_last(trainer.saved(), trainer.metadata())  # a disk that has no room is found now
 
     try:
-        compile_seconds = compile_kernels(trainer)
-        learn(trainer, run, validation)
-        result = measure(trainer, run, test)
+        with memory.explained(trainer):
+            compile_seconds = compile_kernels(trainer)
+            learn(trainer, run, validation)
+            result = measure(trainer, run, test)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"; the last finished epoch is saved: to go on, repeat the command with --out {run.folder} --resume"
