@@ -23,9 +23,14 @@ LEAST_CAPABILITY = (7, 5)  # Turing, the oldest card that the kernels are compil
 UPDATE = "install NVIDIA's current driver, https://www.nvidia.com/drivers"
 
 
+def extra() -> str:
+    """minicnn's extra that installs CuPy as the driver wants it; for CUDA 12 where there is no driver to ask."""
+    return "cuda13" if driver_version() >= 13000 else "cuda12"
+
+
 def install() -> str:
-    """The command that installs CuPy as the driver wants it; for CUDA 12 where there is no driver to ask."""
-    return f"pip install 'minicnn[cuda{13 if driver_version() >= 13000 else 12}]'"
+    """The command that installs CuPy."""
+    return f"pip install 'minicnn[{extra()}]'"
 
 
 def driver_version() -> int:
