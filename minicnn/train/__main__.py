@@ -48,10 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
         run.write_last(trainer.saved(), trainer.metadata())  # a disk that has no room is found now
 
     try:
-        with memory.explained(trainer):
-            compile_seconds = compile_kernels(trainer)
-            learn(trainer, run, validation)
-            result = measure(trainer, run, test)
+        compile_seconds = compile_kernels(trainer)
+        learn(trainer, run, validation)
+        result = measure(trainer, run, test)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"; the last finished epoch is saved: to go on, repeat the command with --out {run.folder} --resume"
@@ -74,7 +73,8 @@ def compile_kernels(trainer: Trainer) -> float:
         from kernels.cpu import compile as compiler
 
         compiler.on_compile(lambda name: say(f"compiling {name} (once; kept for the next run)"))
-    return trainer.compile()
+    with memory.explained(trainer):
+        return trainer.compile()
 
 
 def learn(trainer: Trainer, run: Run, validation: Dataset | None) -> None:
@@ -99,9 +99,10 @@ def learn(trainer: Trainer, run: Run, validation: Dataset | None) -> None:
 def train_epoch(trainer: Trainer, progress: Progress) -> dict[str, float]:
     """One pass over the training images: their mean loss and accuracy on the way, and how long it took."""
     images, loss, right, began = 0, 0.0, 0, time.perf_counter()
-    for count, mean_loss, hits in trainer.epoch():
-        images, loss, right = images + count, loss + mean_loss * count, right + hits
-        progress.step(count, loss / images, right / images)
+    with memory.explained(trainer):
+        for count, mean_loss, hits in trainer.epoch():
+            images, loss, right = images + count, loss + mean_loss * count, right + hits
+            progress.step(count, loss / images, right / images)
     seconds = time.perf_counter() - began
     return {"loss": loss / images, "accuracy": right / images, "seconds": seconds, "images": images}
 
