@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmarks import hollow, launches, networks, sides, tables
 from benchmarks.launches import Launch, Touch
-from minicnn import Tensor, autograd, device, models, optim
+from minicnn import Tensor, _cli, autograd, device, models, optim
 
 
 class Card(NamedTuple):
@@ -118,6 +118,19 @@ def step(network: networks.Network, cache: int) -> list[Op]:
 # ---- What goes to memory --------------------------------------------------------------------------------------------
 
 
+class _Held(NamedTuple):
+    """What the cache holds of a chunk, and the launch that wrote it; -1 if memory has the same."""
+
+    begin: int
+    end: int
+    share: float
+    writer: int
+
+    @property
+    def bytes(self) -> float:
+        return (self.end - self.begin) * self.share
+
+
 class Traffic:
     """An L2 cache of `size` bytes, empty when an op begins; what was used longest ago leaves it first.
 
@@ -128,30 +141,32 @@ class Traffic:
     def __init__(self, op: Op, size: int):
         self.read, self.written = [0.0] * len(op.launches), [0.0] * len(op.launches)
         self._size, self._used = size, 0.0
-        self._chunks: OrderedDict[tuple[int, int], tuple[float, int]] = OrderedDict()  # bytes; who wrote it, or -1
+        self._chunks: OrderedDict[tuple[int, int], _Held] = OrderedDict()  # by array and number
         for i, launch in enumerate(op.launches):
             for t in launch.reads:
                 self._touch(i, t, writes=False)
             for t in launch.writes:
                 self._touch(i, t, writes=True)
-        for (array, _), (held, writer) in self._chunks.items():
-            if writer >= 0 and (array in op.kept or array < op.first):
-                self.written[writer] += held
+        for (array, _), held in self._chunks.items():
+            if held.writer >= 0 and (array in op.kept or array < op.first):
+                self.written[held.writer] += held.bytes
 
     def _touch(self, i: int, t: Touch, writes: bool) -> None:
         end = t.start + t.length
         for chunk in range(t.start // CHUNK, -(-end // CHUNK)):
-            part = (min(end, (chunk + 1) * CHUNK) - max(t.start, chunk * CHUNK)) * t.share
-            held, writer = self._chunks.pop((t.array, chunk), (0.0, -1))
-            if not writes:
-                self.read[i] += max(0.0, part - held)
-            self._chunks[t.array, chunk] = max(held, part), i if writes else writer
-            self._used += max(0.0, part - held)
+            begin, stop = max(t.start, chunk * CHUNK), min(end, (chunk + 1) * CHUNK)
+            held = self._chunks.pop((t.array, chunk), None) or _Held(begin, begin, t.share, -1)
+            there = max(0, min(stop, held.end) - max(begin, held.begin))
+            new = (stop - begin - there) * t.share
+            self.read[i] += 0 if writes else new
+            self._used += new
+            span = min(begin, held.begin), max(stop, held.end)
+            self._chunks[t.array, chunk] = _Held(*span, t.share, i if writes else held.writer)
             while self._used > self._size:
-                _, (left, by) = self._chunks.popitem(last=False)
-                self._used -= left
-                if by >= 0:
-                    self.written[by] += left
+                _, left = self._chunks.popitem(last=False)
+                self._used -= left.bytes
+                if left.writer >= 0:
+                    self.written[left.writer] += left.bytes
 
 
 def seconds(card: Card, moved: float, flops: float) -> float:
@@ -232,17 +247,17 @@ NOTES = (
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("network", metavar="NETWORK", help=f"one of {', '.join(networks.NETWORKS)}")
-    parser.add_argument("--batch", type=int, metavar="N", help="images of a step; default: as in the other benchmarks")
+    parser.add_argument("networks", metavar="NETWORK,…", help=f"of {', '.join(networks.NETWORKS)}")
+    size: dict[str, Any] = {"type": _cli.positive(int), "metavar": "N"}
+    parser.add_argument("--batch-size", help="images of a step; default: as in the other benchmarks", **size)
 
 
-def run(options: argparse.Namespace) -> tables.Table:
-    ((name, network),) = networks.named(options.network).items()
-    network = dataclasses.replace(network, batch=options.batch or network.batch)
-    return table(name, network, options.threads)
+def run(options: argparse.Namespace) -> Iterator[tables.Table]:
+    for name, network in networks.named(options.networks).items():
+        yield table(name, dataclasses.replace(network, batch=options.batch_size or network.batch), options.threads)
 
 
-def table(name: str, network: networks.Network, threads: int = 1) -> tables.Table:
+def table(name: str, network: networks.Network, threads: int) -> tables.Table:
     """The table of a network: sums first, then kernel by kernel; and what each card needs in its notes."""
     per_card = {card: rows(step(network, card.cache), card.cache) for card in CARDS}
     of = per_card[CARDS[0]]
