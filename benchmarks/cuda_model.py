@@ -174,6 +174,10 @@ def seconds(card: Card, moved: float, flops: float) -> float:
     return max(moved / card.bandwidth, flops / card.flops)
 
 
+def _times(sides: tuple[int, ...]) -> str:
+    return "×".join(map(str, sides))
+
+
 def _row(phase: str, op: str, kernel: str) -> dict[str, Any]:
     figures = {"unavoidable": None, "launches": 0, "read": 0.0, "written": 0.0, "gflop": 0.0, "shared": None}
     return {"phase": phase, "op": op, "kernel": kernel, **figures, "ms": {card.name: 0.0 for card in CARDS}, "each": []}
@@ -185,7 +189,7 @@ def rows(ops: Sequence[Op], cache: int) -> list[dict[str, Any]]:
     for op in ops:
         traffic = Traffic(op, cache)
         unavoidable: float | None = op.unavoidable() / 1e6
-        name = f"{op.name} {'×'.join(map(str, op.shape))}".rstrip()
+        name = f"{op.name} {_times(op.shape)}".rstrip()
         for launch, read, written in zip(op.launches, traffic.read, traffic.written, strict=True):
             key = op.phase, name, launch.kernel
             row = found.setdefault(key, _row(*key))
@@ -199,8 +203,9 @@ def rows(ops: Sequence[Op], cache: int) -> list[dict[str, Any]]:
             row["shared"] = launch.shared
             for card in CARDS:
                 row["ms"][card.name] += 1e3 * seconds(card, read + written, launch.flops)
-            each = {"grid": launch.grid, "block": launch.block, "read": round(read), "written": round(written)}
-            row["each"].append({**each, "flop": round(launch.flops)})
+            size = {"grid": _times(launch.grid), "block": _times(launch.block)} if launch.grid else {}
+            figures = {"read": round(read), "written": round(written), "flop": round(launch.flops)}
+            row["each"].append({**size, **figures})
     return list(found.values())
 
 
@@ -234,7 +239,8 @@ NOTES = (
     "How it was counted: the step itself ran, forward, loss, backward and SGD with momentum in float32, on stand-ins "
     "for CuPy's arrays that have a shape and no elements, with a launcher, a wrapper of cuBLAS and array operations "
     "that keep what they are asked for. Nothing was computed and no GPU was there. What a kernel reads and writes, and "
-    "its shared memory, is taken from its source.",
+    "its shared memory, is taken from its source. `tests/cuda/test_host_cupy_launches.py` compares the launches with "
+    "those that CuPy itself makes, on small images.",
     "Read and written: bytes that pass between L2 and memory, if each op finds the cache empty, what was used longest "
     "ago leaves it first, and what an op does not leave behind (columns) is not written back at its end. A product is "
     "taken to read each factor once. Unavoidable: what each op of the tape, after fusion, reads of what was there "
