@@ -23,9 +23,14 @@ LEAST_CAPABILITY = (7, 5)  # Turing, the oldest card that the kernels are compil
 UPDATE = "install NVIDIA's current driver, https://www.nvidia.com/drivers"
 
 
+def extra() -> str:
+    """minicnn's extra that installs CuPy as the driver wants it; for CUDA 12 where there is no driver to ask."""
+    return "cuda13" if driver_version() >= 13000 else "cuda12"
+
+
 def install() -> str:
-    """The command that installs CuPy as the driver wants it; for CUDA 12 where there is no driver to ask."""
-    return f"pip install 'minicnn[cuda{13 if driver_version() >= 13000 else 12}]'"
+    """The command that installs CuPy."""
+    return f"pip install 'minicnn[{extra()}]'"
 
 
 def driver_version() -> int:
@@ -68,21 +73,26 @@ def cupy() -> Finding:
 
 
 def toolkit() -> Finding:
-    """The CUDA toolkit, whose compiler, NVRTC, makes the kernels when they are first used."""
+    """The CUDA toolkit: its compiler NVRTC, which makes the kernels when they are first used, and cuBLAS."""
     module = _imported()
     if module is None:
         return _waits("CUDA toolkit")
     if module.cuda.runtime.is_hip:
         return Finding("ok", "CuPy is the one for ROCm, which compiles with HIP instead of the CUDA toolkit")
+    made_for = module.cuda.runtime.runtimeGetVersion() // 1000
+    fix = f"pip install 'minicnn[cuda{made_for}]'"
     try:
+        from cuda.pathfinder import load_nvidia_dynamic_lib
         from cupy_backends.cuda.libs import nvrtc
 
-        compiler = nvrtc.getVersion()
+        major, minor = nvrtc.getVersion()
+        load_nvidia_dynamic_lib("cublas")  # as CuPy looks for it
     except (ImportError, RuntimeError) as error:
-        built_for = module.cuda.runtime.runtimeGetVersion() // 1000
-        fix = f"pip install 'minicnn[cuda{built_for}]'"
-        return Finding("wrong", f"CUDA toolkit: its compiler NVRTC is not found ({_line(error)})", fix)
-    return Finding("ok", f"CUDA toolkit {_dotted(_toolkit_version(module))}, NVRTC {compiler[0]}.{compiler[1]}")
+        return Finding("wrong", f"CUDA toolkit: {_line(error).partition(': ')[0]}", fix)
+    text = f"CUDA toolkit with NVRTC {major}.{minor} and cuBLAS"
+    if major != made_for:
+        return Finding("wrong", f"{text}, but CuPy is made for CUDA {made_for}", fix)
+    return Finding("ok", text)
 
 
 def driver() -> Finding:
@@ -156,11 +166,14 @@ def _waits(text: str) -> Finding:
 
 
 def _toolkit_version(module: Any) -> int:
-    """The version of the CUDA runtime that CuPy finds, or of that which it was built with."""
+    """The version of NVRTC, or of the CUDA that CuPy was made for where there is no NVRTC."""
     try:
-        return module.cuda.get_local_runtime_version()
-    except (AttributeError, ImportError, RuntimeError):  # a CuPy for ROCm, or no such library
+        from cupy_backends.cuda.libs import nvrtc
+
+        major, minor = nvrtc.getVersion()
+    except (ImportError, RuntimeError):
         return module.cuda.runtime.runtimeGetVersion()
+    return 1000 * major + 10 * minor
 
 
 def _dotted(version: int) -> str:

@@ -31,7 +31,14 @@ def machine(monkeypatch):
     """Put a machine in place of this one: by default one on which all is well."""
 
     def put(
-        *, wheels=("cupy-cuda12x",), toolkit=12090, driver=13000, count=1, capability=(9, 0), nvrtc=lambda: (12, 9)
+        *,
+        wheels=("cupy-cuda12x",),
+        made_for=12090,
+        nvrtc=lambda: (12, 9),
+        load=lambda name: None,
+        driver=13000,
+        count=1,
+        capability=(9, 0),
     ):
         packages = [SimpleNamespace(name=name, version="14.2.0") for name in ("numpy", *wheels)]
         monkeypatch.setattr(metadata, "distributions", lambda: packages)
@@ -45,10 +52,9 @@ def machine(monkeypatch):
         module.__spec__ = importlib.machinery.ModuleSpec("cupy", None)
         module.__version__ = "14.2.0"
         module.cuda = SimpleNamespace(
-            get_local_runtime_version=lambda: toolkit,
             runtime=SimpleNamespace(
                 is_hip=False,
-                runtimeGetVersion=lambda: toolkit,
+                runtimeGetVersion=lambda: made_for,
                 driverGetVersion=lambda: driver,
                 getDeviceCount=count if callable(count) else lambda: count,
                 getDeviceProperties=lambda i: {
@@ -61,7 +67,10 @@ def machine(monkeypatch):
         )
         libraries = ModuleType("cupy_backends.cuda.libs")
         libraries.nvrtc = SimpleNamespace(getVersion=nvrtc)
+        pathfinder = ModuleType("cuda.pathfinder")
+        pathfinder.load_nvidia_dynamic_lib = load
         monkeypatch.setitem(sys.modules, "cupy", module)
+        monkeypatch.setitem(sys.modules, "cuda.pathfinder", pathfinder)
         monkeypatch.setitem(sys.modules, "cupy_backends.cuda.libs", libraries)
 
     yield put
@@ -76,7 +85,7 @@ def test_a_sound_machine(machine):
     machine()
     assert lines() == [
         "ok       CuPy 14.2.0 (cupy-cuda12x 14.2.0)",
-        "ok       CUDA toolkit 12.9, NVRTC 12.9",
+        "ok       CUDA toolkit with NVRTC 12.9 and cuBLAS",
         "ok       NVIDIA driver for CUDA up to 13.0",
         "ok       NVIDIA H100, compute capability 9.0, 80 GB",
     ]
@@ -99,13 +108,23 @@ TROUBLES = {
         "more than one CuPy is installed, cupy-cuda12x 14.2.0 and cupy-cuda13x 14.2.0: "
         "pip uninstall -y cupy-cuda12x cupy-cuda13x && pip install 'minicnn[cuda13]'",
     ),
-    "no toolkit": (
-        {"nvrtc": raising(RuntimeError("no\nlibnvrtc"))},
+    "no compiler": (
+        {"nvrtc": raising(RuntimeError('Failure finding "libnvrtc.so.12": No such file:\nlibnvrtc.so.12'))},
         cuda.toolkit,
-        "CUDA toolkit: its compiler NVRTC is not found (no libnvrtc): pip install 'minicnn[cuda12]'",
+        "CUDA toolkit: Failure finding \"libnvrtc.so.12\": pip install 'minicnn[cuda12]'",
+    ),
+    "no cuBLAS": (
+        {"load": raising(RuntimeError('Failure finding "libcublas.so.12": No such file'))},
+        cuda.toolkit,
+        "CUDA toolkit: Failure finding \"libcublas.so.12\": pip install 'minicnn[cuda12]'",
+    ),
+    "another toolkit": (
+        {"nvrtc": lambda: (13, 0)},
+        cuda.toolkit,
+        "CUDA toolkit with NVRTC 13.0 and cuBLAS, but CuPy is made for CUDA 12: pip install 'minicnn[cuda12]'",
     ),
     "old driver": (
-        {"wheels": ("cupy-cuda13x",), "toolkit": 13010, "driver": 12080},
+        {"wheels": ("cupy-cuda13x",), "made_for": 13000, "nvrtc": lambda: (13, 1), "driver": 12080},
         cuda.driver,
         "NVIDIA driver for CUDA up to 12.8, older than the toolkit, 13.1: install NVIDIA's current driver, "
         "https://www.nvidia.com/drivers, or pip uninstall -y cupy-cuda13x && pip install 'minicnn[cuda12]'",
@@ -152,7 +171,7 @@ def test_something_wrong_is_said_with_its_remedy(machine, given, check, line):
 
 
 def test_a_driver_runs_what_a_newer_toolkit_of_its_major_version_made(machine):
-    machine(toolkit=12090, driver=12020)
+    machine(made_for=12090, driver=12020)
     assert cuda.driver().state == "ok"
 
 

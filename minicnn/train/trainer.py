@@ -17,6 +17,7 @@ from minicnn.layers import Dropout
 
 Arrays = dict[str, Any]
 ADVICE = "a smaller --lr, --clip 1 or a warm-up may help"
+FEW = 4  # images of a step that is made for what it compiles or takes
 
 
 class NotFinite(ArithmeticError):
@@ -138,7 +139,7 @@ class Trainer:
         began = time.perf_counter()
         before = {name: array.copy() for name, array in self.saved().items()}
         drawn = self._dropout_steps()
-        images = np.zeros((min(4, self.config["batch_size"]), *self.image_shape), np.float32)
+        images = np.zeros((min(FEW, self.config["batch_size"]), *self.image_shape), np.float32)
         labels = np.arange(len(images)) % self.model.num_classes
         loss, _ = self.forward(images, labels)
         loss.backward()
