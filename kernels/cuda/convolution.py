@@ -8,7 +8,7 @@ import numpy as np
 
 from kernels import array_module, reference
 from kernels.cuda import columns, gemm
-from kernels.cuda.arrays import Array, Shape, contiguous, expect, fast, kernels_of
+from kernels.cuda.arrays import Array, Shape, blocks, contiguous, expect, fast, kernels_of
 from kernels.cuda.elementwise import finish
 from kernels.geometry import Axis, Padding, Pair, windows
 
@@ -176,5 +176,5 @@ def _weight_grad_in_slices(gy: Array, x: Array, w_shape: Shape, rows: Axis, cols
     each = -(-count // slices)
     _kernels.launch("conv2d_weight_grad", grid, (THREADS,), gy, x, parts, each, *dimensions, T=x.dtype)
     gw = xp.empty(w_shape, x.dtype)
-    _kernels.launch("sum_slices", (-(-gw.size // THREADS),), (THREADS,), parts, gw, slices, gw.size, T=x.dtype)
+    _kernels.launch("sum_slices", blocks(gw.size, THREADS), (THREADS,), parts, gw, slices, gw.size, T=x.dtype)
     return gw

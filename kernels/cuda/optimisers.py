@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from kernels import array_module, reference
-from kernels.cuda.arrays import Array, address, blocks, contiguous, expect, fast, kernels_of
+from kernels.cuda.arrays import BLOCK, Array, address, blocks, contiguous, expect, fast, kernels_of
 
 _kernels = kernels_of(__file__)
 
-THREADS = 256
-PIECE = 16 * THREADS  # elements of a parameter that one block of a common launch changes
+PIECE = 16 * BLOCK  # elements of a parameter that one block of a common launch changes
 
 _Update = tuple[tuple[Array, ...], tuple[float, ...]]  # the arrays of a parameter, and its rates
 _waiting: dict[tuple[str, np.dtype], list[_Update]] | None = None
@@ -52,7 +51,7 @@ def _launch_all(kernel: str, dtype: np.dtype, updates: list[_Update]) -> None:
     numbers = np.array([rates for _, rates in updates], np.float32)
     pieces = _pieces(np.array([g.size for (_, g, *_), _ in updates]))
     tables = map(xp.asarray, (addresses, numbers, pieces))
-    _kernels.launch(f"{kernel}_all", (len(pieces),), (THREADS,), *tables, T=dtype)
+    _kernels.launch(f"{kernel}_all", (len(pieces),), (BLOCK,), *tables, T=dtype)
 
 
 def _pieces(sizes: np.ndarray) -> np.ndarray:
@@ -77,7 +76,7 @@ def _update(kernel: str, w: Array, g: Array, state: dict[str, Array | None], *ra
         _kernels.check(kernel, *arrays, *rates, w.size, T=g.dtype)
         _waiting.setdefault((kernel, g.dtype), []).append((arrays, rates))
     else:
-        _kernels.launch(kernel, blocks(w.size, THREADS), (THREADS,), *arrays, *rates, w.size, T=g.dtype)
+        _kernels.launch(kernel, blocks(w.size, BLOCK), (BLOCK,), *arrays, *rates, w.size, T=g.dtype)
 
 
 def sgd_update(
@@ -164,4 +163,4 @@ def sum_update(total: Array, g: Array) -> None:
     if not (fast(total, g) and total.flags.c_contiguous):
         return reference.sum_update(total, g)
     expect("sum_update", total.shape, g=g)
-    _kernels.launch("add", blocks(g.size, THREADS), (THREADS,), total, contiguous(g), g.size, T=g.dtype)
+    _kernels.launch("add", blocks(g.size, BLOCK), (BLOCK,), total, contiguous(g), g.size, T=g.dtype)
