@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import accuracy, memory, ops, scaling, seeds, start, step, tables, training
+from benchmarks import accuracy, cuda_model, memory, ops, scaling, seeds, start, step, tables, training
 from minicnn import _cli, device
 
 COMMANDS = {
@@ -18,6 +18,7 @@ COMMANDS = {
     "start": start,
     "seeds": seeds,
     "training": training,
+    "cuda-model": cuda_model,
 }
 TRAIN = (accuracy, start, seeds, training)  # what follows after -- goes to minicnn.train
 

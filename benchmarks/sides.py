@@ -42,12 +42,13 @@ def minicnn_model(network: Network, threads: int) -> Any:
     return model
 
 
-def minicnn_step(network: Network, threads: int) -> Step:
-    from minicnn import Tensor, models, optim
+def minicnn_step(network: Network, threads: int, *, on: str = "cpu") -> Step:
+    from minicnn import Tensor, device, models, optim
 
     model = minicnn_model(network, threads)
+    model.to(device=on)
     optimiser = optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
-    images, labels = batch(network)
+    images, labels = (device.to(array, on) for array in batch(network))
 
     def step() -> float:
         loss = models.loss(model(Tensor(images)), labels)
@@ -91,19 +92,22 @@ def torch_model(network: Network, threads: int, channels_last: bool) -> tuple[An
     return model.to(memory_format=layout), images.contiguous(memory_format=layout)
 
 
-def torch_step(network: Network, threads: int, *, channels_last: bool = False, compiled: bool = False) -> Step:
+def torch_step(
+    network: Network, threads: int, *, channels_last: bool = False, compiled: bool = False, on: str = "cpu"
+) -> Step:
     import torch
 
     from benchmarks import torch_networks
 
     model, images = torch_model(network, threads, channels_last)
-    labels = torch.from_numpy(batch(network)[1])
+    labels = torch.from_numpy(batch(network)[1]).to(on)
+    model, images = model.to(on), images.to(on)
     optimiser = torch.optim.SGD(
         model.parameters(),
         lr=LEARNING_RATE,
         momentum=MOMENTUM,
         weight_decay=WEIGHT_DECAY,
-        fused=True,  # its fastest implementation on a CPU: one pass over each parameter
+        fused=True,  # its fastest implementation: one pass over each parameter
     )
     run = torch.compile(model) if compiled else model
 

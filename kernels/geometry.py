@@ -5,6 +5,7 @@ Legend used in all kernels: x is (N, H, W, C); a window is KH x KW; OH x OW outp
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -35,6 +36,7 @@ class Axis(NamedTuple):
     outputs: int  # how many windows
 
 
+@functools.lru_cache(maxsize=4096)  # a network asks for the same few at every step
 def axis(length: int, size: int, stride: int, pads: tuple[int, int], dilation: int = 1, ceil: bool = False) -> Axis:
     """The windows along one axis of `length` inputs.
 

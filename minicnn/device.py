@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from typing import Any
 
 import numpy as np
 
 from kernels import array_module
+from minicnn import cuda
 
 
 def of(array: Any) -> str:
@@ -34,17 +36,10 @@ def to(array: Any, device: str) -> Any:
     return cupy.asarray(array)
 
 
+@functools.cache
 def cuda_problem() -> str | None:
-    """Why CUDA cannot be used here, in one line that says what to do, or None if it can."""
-    try:
-        import cupy
-    except ImportError:
-        return "CuPy is not installed; pip install 'minicnn[cuda12]' or 'minicnn[cuda13]'"
-    try:
-        count = cupy.cuda.runtime.getDeviceCount()
-    except Exception as error:  # CuPy raises its own CUDARuntimeError for a missing or old driver
-        return f"the CUDA driver does not answer ({error}); install or update NVIDIA's driver"
-    return None if count else "no CUDA device is visible; check nvidia-smi and CUDA_VISIBLE_DEVICES"
+    """Why CUDA cannot be used here, in one line that says what to do, or None if it can: asked once in a process."""
+    return cuda.problem()
 
 
 def choose(wanted: str) -> tuple[str, str]:
@@ -58,7 +53,7 @@ def choose(wanted: str) -> tuple[str, str]:
         raise ValueError(f"device: unknown device {wanted!r}, choose 'auto', 'cpu' or 'cuda'")
     problem = cuda_problem()
     if problem is None:
-        return "cuda", "asked for" if wanted == "cuda" else "a CUDA device answers"
+        return "cuda", "asked for" if wanted == "cuda" else cuda.card().text
     if wanted == "cuda":
         raise RuntimeError(f"device: CUDA cannot be used: {problem}")
     return "cpu", problem

@@ -10,23 +10,12 @@ import tempfile
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import platformdirs
 
-from minicnn import _cli, device
-
-
-class Finding(NamedTuple):
-    """One line: the state is ok, missing (minicnn works without it) or wrong; `fix` says what to do."""
-
-    state: str
-    text: str
-    fix: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.state:7}  {self.text}" + (f": {self.fix}" if self.fix else "")
+from minicnn import _cli, cuda
+from minicnn.finding import Finding
 
 
 def python() -> Finding:
@@ -138,16 +127,9 @@ def _sizes(folder: Path) -> list[int]:
     return [file.stat().st_size for file in folder.rglob("*") if file.is_file()]
 
 
-def cupy() -> Finding:
-    """CuPy and a CUDA device, which are needed for `--device cuda` alone."""
-    problem = device.cuda_problem()
-    if problem is None:
-        return Finding("ok", "CuPy, and a CUDA device that answers")
-    return Finding("missing" if "not installed" in problem else "wrong", "CUDA", problem)
-
-
 CHECKS: tuple[Callable[[], Finding], ...] = (
-    python, numpy, blas, processor, path, threads, memory, numba, libraries, cache, cupy
+    python, numpy, blas, processor, path, threads, memory, numba, libraries, cache,
+    cuda.cupy, cuda.toolkit, cuda.driver, cuda.card, cuda.cache,
 )  # fmt: skip
 
 

@@ -1,9 +1,9 @@
 """Kernels for NumPy arrays in Numba and BLAS: the reference, with all that a training step waits for redefined.
 
 In reading order: columns (convolution the plain way) and convolution (which way is taken); ir/microkernel, the loop
-that does all the work, with machine, tile and panels; on it direct, direct_weights, winograd, winograd_weights, and
-gemm with fully_connected. What a step spends elsewhere: batch_normalisation, elementwise, pooling and the others, one
-topic each. Under all of them: compile, threads, and memory with its arena.
+that does all the work, with machine, tile and panels; on it direct, direct_weights, direct_image, winograd,
+winograd_weights, and gemm with fully_connected. What a step spends elsewhere: batch_normalisation, elementwise, pooling
+and the others, one topic each. Under all of them: compile, threads, and memory with its arena.
 """
 
 # isort: off

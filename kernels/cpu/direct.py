@@ -12,12 +12,11 @@ of the weights sums over the pixels and has a file of its own, direct_weights.py
 from __future__ import annotations
 
 import itertools
-from typing import NamedTuple
 
 import numpy as np
 
 from kernels.cpu.compile import compiled
-from kernels.cpu.ir.copy import copy_floats
+from kernels.cpu.ir.copy import copy_floats, prefetch
 from kernels.cpu.ir.microkernel import OVERWRITE, RECTIFY, STREAM
 from kernels.cpu.machine import COLUMNS, ROWS, WIDTH
 from kernels.cpu.memory import CACHE_LINE, empty, scratch
@@ -25,8 +24,6 @@ from kernels.cpu.panels import pack, pack_transposed, pad_bias, panel_place
 from kernels.cpu.threads import count, parallel
 from kernels.cpu.tile import multiply_tile
 from kernels.geometry import Axis, phases
-
-Taps = list[tuple[int, int]]
 
 SHARES = 2  # a thread: one that is held up by something else on the machine does fewer of them
 BLOCK_TILES = 32  # at most, that go through all panels together …
@@ -53,16 +50,8 @@ def forward(
     # Only where a vector is a whole cache line: half lines would reach memory one by one.
     if 4 * WIDTH == CACHE_LINE and O % WIDTH == 0 and y.nbytes > STREAM_BYTES:
         mode |= STREAM
-    if x.shape[3] <= FEW_CHANNELS and groups == columns.dilation == 1:
-        # With no padding left to look out for, the KW·C numbers under a row of the window are one run.
-        x, w = _padded(x, rows, columns), w.reshape(KH, KW * C, O)
-        taps = [(kh * rows.dilation, 0) for kh in range(KH)]
-    else:
-        w = w.reshape(KH * KW, C, O)
-        taps = _taps(rows, columns)
-    panels = pack(w, groups)
-    grid = Grid(rows.outputs, columns.outputs, (rows.stride, columns.stride), (0, 0), (1, 1))
-    _gather(x, panels, pad_bias(b, groups), mode, y, grid, taps, groups)
+    panels = pack(w.reshape(KH * KW, C, O), groups)
+    _gather(x, panels, pad_bias(b, groups), mode, y, axes, (0, 0), (1, 1), groups)
     return y
 
 
@@ -77,8 +66,8 @@ def input_grad(
         if taps_h and taps_w:
             order = [kh * KW + kw for kh in taps_h for kw in taps_w]
             panels = pack_transposed(w.reshape(KH * KW, C, O), order, groups)
-            grid = Grid(phase_h.outputs, phase_w.outputs, (1, 1), (h, v), (rows.stride, columns.stride))
-            _gather(gy, panels, pad_bias(None), OVERWRITE, gx, grid, _taps(phase_h, phase_w), groups)
+            step = (rows.stride, columns.stride)
+            _gather(gy, panels, pad_bias(None), OVERWRITE, gx, (phase_h, phase_w), (h, v), step, groups)
         else:
             phase = gx[:, h :: rows.stride, v :: columns.stride]
             parallel(_clear, len(gx), phase, cost=phase[0].size)
@@ -89,90 +78,112 @@ def _clear(begin: int, end: int, images: np.ndarray) -> None:
     images[begin:end] = 0
 
 
-def _taps(rows: Axis, columns: Axis) -> Taps:
-    """(rows, columns) from the pixel that a window's place and the stride lead to, to each of its taps."""
-    downs = [k * rows.dilation - rows.before for k in range(rows.size)]
-    rights = [k * columns.dilation - columns.before for k in range(columns.size)]
-    return list(itertools.product(downs, rights))
-
-
-class Grid(NamedTuple):
-    """The pixels of y that a gather writes. Pixel (a, b) of them sees x from (a, b) · stride on."""
-
-    rows: int
-    columns: int
-    stride: tuple[int, int]
-    first: tuple[int, int]  # it is at first + (a, b) · step in y
-    step: tuple[int, int]
-
-
 def _gather(
-    x: np.ndarray, panels: np.ndarray, bias: np.ndarray, mode: int, y: np.ndarray, grid: Grid, taps: Taps, groups: int
-) -> None:
-    """y[pixel] = bias + Σ over taps of x[the pixel's window, tap] · panels[tap], for all pixels of the grid."""
+    x: np.ndarray, panels: np.ndarray, bias: np.ndarray, mode: int, y: np.ndarray, axes: tuple[Axis, Axis],
+    first: tuple[int, int], step: tuple[int, int], groups: int,
+) -> None:  # fmt: skip
+    """y[first + (a, b) · step] = bias + Σ over the taps of window (a, b) in x of x[tap] · panels[tap].
+
+    panels (P, KH·KW, C/groups, COLUMNS).
+    """
+    rows, columns = axes
+    down, right = -rows.before, -columns.before  # from a window's first pixel, without padding, to its first tap
+    if x.shape[3] <= FEW_CHANNELS and groups == columns.dilation == 1:
+        # With no padding left to look out for, the KW·C numbers under a row of the window are one run.
+        x, down, right = _padded(x, rows, columns)
+        panels = panels.reshape(len(panels), rows.size, -1, COLUMNS)
+        taps = [(down + kh * rows.dilation, right) for kh in range(rows.size)]
+    else:
+        downs = [down + kh * rows.dilation for kh in range(rows.size)]
+        taps = list(itertools.product(downs, [right + kw * columns.dilation for kw in range(columns.size)]))
     C, O = x.shape[3], y.shape[3]
     steps = panels.shape[2]
     shares = SHARES * count()
-    tiles = -(-len(x) * grid.rows * grid.columns // ROWS)
+    tiles = -(-len(x) * rows.outputs * columns.outputs // ROWS)
+    row = max(C, steps)  # numbers from an address on that may be read
     lines = 3 if len(taps) > 1 else 1  # of x, roughly, under a line of windows
     block = max(1, min(BLOCK_TILES, BLOCK_BYTES // (4 * ROWS * C * lines), tiles // (4 * shares)))
     offsets = np.array([(h, w, 4 * C * (h * x.shape[2] + w)) for h, w in taps], np.int64)
-    copied = len(taps) == 1 and ROWS > WAYS and 4 * C * grid.stride[1] % SAME_SET == 0
+    copied = len(taps) == 1 and ROWS > WAYS and 4 * C * columns.stride % SAME_SET == 0
     parallel(
-        _gather_shares, shares, shares, x, panels, bias, mode, y, grid, offsets, groups, block,
-        scratch("direct tables", (shares, block, len(taps), ROWS), np.int64),
-        scratch("direct targets", (shares, block, ROWS), np.int64),
-        scratch("direct copies", (shares, block, ROWS, C + COLUMNS) if copied else (shares, 0, 0, 0)),
-        np.zeros(max(C, steps), np.float32), empty((O,)),
+        _gather_shares, shares, shares, x, panels, bias, mode, y, rows, columns, first, step, offsets, groups, block,
+        scratch("direct tables", (shares, 2, block, len(taps), ROWS), np.int64),
+        scratch("direct targets", (shares, 2, block, ROWS), np.int64),
+        scratch("direct copies", (shares, 2, block, ROWS, row + COLUMNS) if copied else (shares, 2, 0, 0, 0)),
+        np.zeros(row, np.float32), scratch("direct spare", (O,)),
         cost=tiles * ROWS * len(taps) * steps * O // (64 * shares),
     )  # fmt: skip
 
 
 @compiled
 def _gather_shares(
-    begin, end, shares, x, panels, bias, mode, y, grid, offsets, groups, block, tables, targets, copies, zeros, spare
-):
+    begin, end, shares, x, panels, bias, mode, y, rows, columns, first, step, offsets, groups, block,
+    tables, targets, copies, zeros, spare,
+):  # fmt: skip
     """Shares [begin, end) of the tiles. A tile is ROWS pixels, wherever they are; a share goes through it in blocks.
 
-    For each block the addresses of its rows are written down once, in tables[share] (block, T, ROWS) for A and
-    targets[share] (block, ROWS) for C, and then serve all panels.
+    For each block the addresses of its rows are written down once, in tables[share] (2, block, T, ROWS) for A and
+    targets[share] (2, block, ROWS) for C, and then serve all panels. This happens one block ahead, in two places that
+    take turns, so that the rows of the next block can be fetched from memory while this one is multiplied.
     """
-    O = y.shape[3]
-    T, steps = panels.shape[1:3]
-    tiles = (len(x) * grid.rows * grid.columns + ROWS - 1) // ROWS
+    tiles = (len(x) * rows.outputs * columns.outputs + ROWS - 1) // ROWS
     blocks = (tiles + block - 1) // block
-    row_bytes = 4 * COLUMNS  # of a panel
     for share in range(begin, end):
-        table, target = tables[share], targets[share]
-        for index in range(blocks * share // shares, blocks * (share + 1) // shares):
-            first = index * block
-            present = min(tiles - first, block)
-            _write_addresses(x, y, grid, offsets, first, present, table, target, copies[share], zeros, spare)
-            for p in range(len(panels)):
-                group, column = panel_place(p, len(panels), groups)
-                for tile in range(present):
-                    multiply_tile(
-                        table.ctypes.data + 8 * ROWS * T * tile, T, steps, 4, 4 * group * steps,
-                        panels.ctypes.data + p * T * steps * row_bytes, row_bytes, steps * row_bytes,
-                        target.ctypes.data + 8 * ROWS * tile, 4 * (group * (O // groups) + column),
-                        bias.ctypes.data + p * row_bytes if len(bias) else 0,
-                        mode, min(COLUMNS, O // groups - column),
-                    )  # fmt: skip
+        table, target, copy = tables[share], targets[share], copies[share]
+        start, stop = blocks * share // shares, blocks * (share + 1) // shares
+        present = 0  # tiles in the block before `index`
+        for index in range(start, stop + 1):
+            coming = min(tiles - index * block, block) if index < stop else 0
+            now, then = (index + 1) % 2, index % 2
+            _write_addresses(
+                x, y, rows, columns, first, step, offsets, index * block, coming,
+                table[then], target[then], copy[then], zeros, spare,
+            )  # fmt: skip
+            unread = table[then, :coming, -1]  # where windows overlap, only the last tap is new to the cache
+            _multiply_block(table[now, :present], target[now], unread, panels, bias, mode, y, groups)
+            present = coming
 
 
 @compiled
-def _write_addresses(x, y, grid, offsets, first, present, table, target, copies, zeros, spare):
-    """The rows of A and C of the tiles from `first` on.
+def _multiply_block(table, target, rows_after, panels, bias, mode, y, groups):
+    """y[target] = bias + table · panels, while the rows at rows_after (tiles, ROWS) travel to the cache."""
+    O = y.shape[3]
+    T, steps = panels.shape[1:3]
+    row_bytes = 4 * COLUMNS  # of a panel
+    lines = (4 * groups * steps + CACHE_LINE - 1) // CACHE_LINE  # of the cache, under a row of x
+    for p in range(len(panels)):
+        group, column = panel_place(p, len(panels), groups)
+        first_line, end_line = lines * p // len(panels), lines * (p + 1) // len(panels)
+        for tile in range(len(table)):
+            if tile < len(rows_after):
+                for r in range(ROWS):
+                    for line in range(first_line, end_line):
+                        prefetch(rows_after[tile, r] + CACHE_LINE * line)
+            multiply_tile(
+                table.ctypes.data + 8 * ROWS * T * tile, T, steps, 4, 4 * group * steps,
+                panels.ctypes.data + p * T * steps * row_bytes, row_bytes, steps * row_bytes,
+                target.ctypes.data + 8 * ROWS * tile, 4 * (group * (O // groups) + column),
+                bias.ctypes.data + p * row_bytes if len(bias) else 0,
+                mode, min(COLUMNS, O // groups - column),
+            )  # fmt: skip
+
+
+@compiled
+def _write_addresses(
+    x, y, rows, columns, first, step, offsets, first_tile, present, table, target, copies, zeros, spare
+):
+    """The rows of A and C of the tiles from `first_tile` on.
 
     What the last tile has past the last pixel reads zeros and goes to the spare row. Where rows of x would fight for
-    the same places in the cache, `copies` (block, ROWS, C + …) take their place.
+    the same places in the cache, `copies` (block, ROWS, numbers of a row + …) take their place.
     """
     _, H, W, C = x.shape
     _, YH, YW, O = y.shape
     top, left, bottom, right = offsets[0, 0], offsets[0, 1], offsets[-1, 0], offsets[-1, 1]  # taps come in this order
-    x_step, y_step = 4 * C * grid.stride[1], 4 * O * grid.step[1]  # from a pixel to the next one in its line
-    pixel = first * ROWS
-    n, a, b = pixel // (grid.rows * grid.columns), pixel // grid.columns % grid.rows, pixel % grid.columns
+    x_step, y_step = 4 * C * columns.stride, 4 * O * step[1]  # from a pixel to the next one in its line
+    pixel = first_tile * ROWS
+    line, b = pixel // columns.outputs, pixel % columns.outputs
+    n, a = line // rows.outputs, line % rows.outputs
     for tile in range(present):
         r = 0
         while r < ROWS:
@@ -181,13 +192,13 @@ def _write_addresses(x, y, grid, offsets, first, present, table, target, copies,
                 target[tile, r] = spare.ctypes.data
                 r += 1
                 continue
-            place = (n * YH + grid.first[0] + a * grid.step[0]) * YW + grid.first[1] + b * grid.step[1]
+            place = (n * YH + first[0] + a * step[0]) * YW + first[1] + b * step[1]
             pixel_of_y = y.ctypes.data + 4 * O * place
-            h0, w0 = a * grid.stride[0], b * grid.stride[1]
+            h0, w0 = a * rows.stride, b * columns.stride
             window = x.ctypes.data + 4 * C * ((n * H + h0) * W + w0)
             rows_inside = h0 + top >= 0 and h0 + bottom < H
-            last = w0 + (ROWS - 1) * grid.stride[1] + right  # column under the last window, if this tile has one line
-            if r == 0 and rows_inside and w0 + left >= 0 and last < W and b + ROWS <= grid.columns:
+            last = w0 + (ROWS - 1) * columns.stride + right  # column under the last window, if this tile has one line
+            if r == 0 and rows_inside and w0 + left >= 0 and last < W and b + ROWS <= columns.outputs:
                 for i in range(ROWS):
                     target[tile, i] = pixel_of_y + i * y_step
                 for t in range(len(offsets)):
@@ -196,30 +207,41 @@ def _write_addresses(x, y, grid, offsets, first, present, table, target, copies,
                 r, b = ROWS, b + ROWS
             else:
                 target[tile, r] = pixel_of_y
+                all_inside = rows_inside and w0 + left >= 0 and w0 + right < W
                 for t in range(len(offsets)):
-                    h, w = h0 + offsets[t, 0], w0 + offsets[t, 1]
-                    inside = h >= 0 and h < H and w >= 0 and w < W
-                    table[tile, t, r] = window + offsets[t, 2] if inside else zeros.ctypes.data
+                    table[tile, t, r] = window + offsets[t, 2]
+                    if not all_inside:
+                        h, w = h0 + offsets[t, 0], w0 + offsets[t, 1]
+                        if h < 0 or h >= H or w < 0 or w >= W:
+                            table[tile, t, r] = zeros.ctypes.data
                 r, b = r + 1, b + 1
-            if b == grid.columns:
+            if b == columns.outputs:
                 a, b = a + 1, 0
-                if a == grid.rows:
+                if a == rows.outputs:
                     n, a = n + 1, 0
         if copies.size:
             for r in range(ROWS):
                 copy = copies[tile, r].ctypes.data
-                copy_floats(copy, table[tile, 0, r], C)
+                copy_floats(copy, table[tile, 0, r], len(zeros))
                 table[tile, 0, r] = copy
 
 
-def _padded(x: np.ndarray, rows: Axis, columns: Axis) -> np.ndarray:
-    """x with its padding."""
+def _padded(x: np.ndarray, rows: Axis, columns: Axis) -> tuple[np.ndarray, int, int]:
+    """x with the padding that the windows reach into, and how far down and right in it the first window starts."""
     N, H, W, C = x.shape
-    if not any((*rows[3:5], *columns[3:5])):
-        return x
-    padded = scratch("padded x", (N, rows.before + H + rows.after, columns.before + W + columns.after, C))
-    parallel(_pad, N, x, rows.before, columns.before, padded, cost=padded[0].size)
-    return padded
+    top, bottom = _reach(rows)
+    left, right = _reach(columns)
+    if top or bottom or left or right:
+        padded = scratch("padded x", (N, top + H + bottom, left + W + right, C))
+        parallel(_pad, N, x, top, left, padded, cost=padded[0].size)
+        x = padded
+    return x, top - rows.before, left - columns.before
+
+
+def _reach(axis: Axis) -> tuple[int, int]:
+    """How far the windows reach out of the axis, before and after."""
+    last = (axis.outputs - 1) * axis.stride - axis.before + (axis.size - 1) * axis.dilation
+    return max(0, axis.before), max(0, last - (axis.length - 1))
 
 
 @compiled

@@ -12,7 +12,7 @@ import numpy as np
 
 from kernels.cpu.compile import compiled
 from kernels.cpu.machine import COLUMNS, WIDTH
-from kernels.cpu.memory import empty
+from kernels.cpu.memory import scratch
 from kernels.cpu.threads import parallel
 from kernels.cpu.tile import copy_row, transpose_square
 
@@ -25,9 +25,9 @@ def panel_count(columns: int) -> int:
 
 
 def pack(w: np.ndarray, groups: int = 1) -> np.ndarray:
-    """w (T, C/groups, O) -> (panels, T, C/groups, COLUMNS)."""
+    """w (T, C/groups, O) -> (panels, T, C/groups, COLUMNS), valid until this thread packs again."""
     T, C, O = w.shape
-    panels = empty((groups * panel_count(O // groups), T, C, COLUMNS))
+    panels = scratch("panels", (groups * panel_count(O // groups), T, C, COLUMNS))
     parallel(_pack, len(panels), w, groups, panels, cost=panels[0].size)
     return panels
 
@@ -56,9 +56,12 @@ def panel_place(p, panels, groups):
 
 
 def pack_transposed(w: np.ndarray, taps: list[int], groups: int = 1) -> np.ndarray:
-    """w (T, C/groups, O) -> (panels, taps, O/groups, COLUMNS), the columns now input channels, the taps as listed."""
+    """w (T, C/groups, O) -> (panels, taps, O/groups, COLUMNS), the columns now input channels, the taps as listed.
+
+    They are valid until this thread packs again.
+    """
     _, C, O = w.shape
-    panels = empty((groups * panel_count(C), len(taps), O // groups, COLUMNS))
+    panels = scratch("panels", (groups * panel_count(C), len(taps), O // groups, COLUMNS))
     parallel(_pack_transposed, len(panels), w, groups, np.array(taps, np.int64), panels, cost=panels[0].size)
     return panels
 

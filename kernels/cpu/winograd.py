@@ -64,7 +64,7 @@ FEWEST_CHANNELS = 2 * WIDTH
 FEWEST_TILES = 32  # below, transforming the filters is not paid back
 LARGEST_SHARE = 0.6  # of direct convolution's multiplications: tiles that hang over the edge may waste what is saved
 SHARES = 2  # a thread
-BLOCK_BYTES = 384 << 10  # of V and M that a thread works on at a time: in its second-level cache
+BLOCK_BYTES = 320 << 10  # of V and M that a thread works on at a time: in its second-level cache, beside U and x
 CACHED_BYTES = 16 << 20  # of U; what is larger comes from memory for each block anew, and a block has then …
 LARGE_BLOCK = 64  # … about so many tiles
 
@@ -135,7 +135,7 @@ def _convolve(
     C, O = x.shape[3], y.shape[3]
     tiles = len(y) * tiles_across(y.shape[1]) * tiles_across(y.shape[2])
     if U.nbytes <= CACHED_BYTES:
-        block = max(1, BLOCK_BYTES // (4 * POINTS * (C + O) * ROWS)) * ROWS
+        block = max(1, BLOCK_BYTES // (4 * POINTS * (C + O + 2 * GAP) * ROWS)) * ROWS
     else:
         block = -(-min(LARGE_BLOCK, -(-tiles // count())) // ROWS) * ROWS
     shares = min(SHARES * count(), -(-tiles // block))
@@ -144,7 +144,7 @@ def _convolve(
         scratch("winograd V", (shares, POINTS, block * (C + GAP) + GAP)),
         scratch("winograd M", (shares, POINTS, block * (O + GAP) + GAP)),
         scratch("winograd rows", (shares, 2, block), np.int64), scratch("winograd pixels", (shares, POINTS), np.int64),
-        np.zeros(C, np.float32), empty((O,)),
+        np.zeros(C, np.float32), scratch("winograd spare", (O,)),
         cost=tiles * POINTS * C * O // (64 * shares),
     )  # fmt: skip
 

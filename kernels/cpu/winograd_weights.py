@@ -33,7 +33,7 @@ from kernels.geometry import Axis
 
 SLICES = 8
 SLICE_BYTES = 256 << 10  # of gU, up to which a thread has room in its cache for one of its own
-SLICE_BLOCK = 48  # tiles that a slice takes at a time
+SLICE_BLOCK = 32  # tiles that a slice takes at a time: their V and gM lie in the second-level cache, beside gU
 BLOCK_BYTES = 8 << 20  # of V and gM, of the blocks that all threads work on: in the third-level cache
 STEPS = 192  # tiles summed in one go: their rows stay in the first-level cache
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kernels import array_module, reference
-from kernels.cuda.arrays import Array, blocks, contiguous, empty_like, expect, fast, kernels_of, lanes
+from kernels.cuda.arrays import BLOCK, Array, blocks, contiguous, empty_like, expect, fast, kernels_of, lanes
 from kernels.cuda.launcher import Dim
 
 _kernels = kernels_of(__file__)
@@ -183,4 +183,4 @@ def batch_norm_update(
     expect("batch_norm_update", running_mean.shape, running_var=running_var, mean=mean, var=var)
     c, unbias = running_mean.size, count / max(count - 1, 1)
     arguments = (*running, _float(mean), _float(var), momentum, unbias, c)
-    _kernels.launch("update_running", blocks(c, 256), (256,), *arguments, T=np.float32)
+    _kernels.launch("update_running", blocks(c, BLOCK), (BLOCK,), *arguments, T=np.float32)

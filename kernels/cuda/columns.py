@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from kernels import array_module, reference
-from kernels.cuda.arrays import Array, Shape, address, contiguous, expect, fast, kernels_of, lanes
+from kernels.cuda.arrays import Array, Shape, address, blocks, contiguous, expect, fast, kernels_of, lanes
 from kernels.geometry import Axis, Padding, Pair, windows
 
 _kernels = kernels_of(__file__)
@@ -43,7 +43,7 @@ def _fill(col: Array, x: Array, first: int, count: int, rows: Axis, cols: Axis) 
     _, h, w, c = x.shape
     block = lanes(cols.size * c)
     arguments = (x, col, first, count, h, w, c, rows.outputs, cols.outputs, *geometry(rows, cols))
-    _kernels.launch("im2col", (-(-count // block[1]),), block, *arguments, T=np.float32, UNIT=unit)
+    _kernels.launch("im2col", blocks(count, block[1]), block, *arguments, T=np.float32, UNIT=unit)
 
 
 def col2im(col: Array, x_shape: Shape, *, stride: Pair = 1, pad: Padding = 0, dilation: Pair = 1) -> Array:
@@ -65,7 +65,7 @@ def gather(col: Array, gx: Array, rows: Axis, cols: Axis) -> None:
     n, h, w, c = gx.shape
     block, positions = lanes(c), n * h * w
     arguments = (col, gx, positions, h, w, c, rows.outputs, cols.outputs, *geometry(rows, cols))
-    _kernels.launch("col2im", (-(-positions // block[1]),), block, *arguments, T=gx.dtype, UNIT=gx.dtype)
+    _kernels.launch("col2im", blocks(positions, block[1]), block, *arguments, T=gx.dtype, UNIT=gx.dtype)
 
 
 SMALLEST_CACHE = 4 << 20  # bytes of L2: of the oldest cards with tensor cores, and where kernels run on the host

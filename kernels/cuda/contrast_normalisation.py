@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 
 from kernels import array_module, reference
-from kernels.cuda.arrays import Array, blocks, contiguous, empty_like, expect, fast, kernels_of
+from kernels.cuda.arrays import BLOCK, Array, blocks, contiguous, empty_like, expect, fast, kernels_of
 
 _kernels = kernels_of(__file__)
 
 WARPS = 8  # positions of a block, as in contrast_normalisation.cu
-THREADS = 256
 
 
 def _by_position(kernel: str, over: Array, *arguments: Any) -> None:
@@ -25,13 +24,13 @@ def _by_position(kernel: str, over: Array, *arguments: Any) -> None:
 def _by_element(kernel: str, over: Array, *arguments: Any) -> None:
     """`kernel` with a thread for each element of `over`; its last parameter is their number."""
     dtype = over.dtype
-    _kernels.launch(kernel, blocks(over.size, THREADS), (THREADS,), *arguments, over.size, T=dtype)
+    _kernels.launch(kernel, blocks(over.size, BLOCK), (BLOCK,), *arguments, over.size, T=dtype)
 
 
 def _map_mean(variance: Array, mean: Array | None, gd: Array | None) -> Array:
     n, h, w = variance.shape
     result = array_module(variance).empty(n, np.float32)
-    _kernels.launch("map_mean", (n,), (1, THREADS), variance, mean, gd, result, h * w, T=np.float32)
+    _kernels.launch("map_mean", (n,), (1, BLOCK), variance, mean, gd, result, h * w, T=np.float32)
     return result
 
 
@@ -39,9 +38,9 @@ def _blur(a: Array, size: int) -> Array:
     """Gaussian blur of maps (N, H, W), zeros beyond the border: down the columns, then along the rows."""
     _, h, w = a.shape
     for length, stride in ((h, w), (w, 1)):
-        blurred, grid = empty_like(a), blocks(a.size, THREADS)
+        blurred, grid = empty_like(a), blocks(a.size, BLOCK)
         arguments = (a, blurred, size, length, stride, a.size)
-        _kernels.launch("blur", grid, (THREADS,), *arguments, shared=4 * size, T=np.float32)
+        _kernels.launch("blur", grid, (BLOCK,), *arguments, shared=4 * size, T=np.float32)
         a = blurred
     return a
 

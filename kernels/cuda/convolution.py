@@ -8,7 +8,7 @@ import numpy as np
 
 from kernels import array_module, reference
 from kernels.cuda import columns, gemm
-from kernels.cuda.arrays import Array, Shape, contiguous, expect, fast, kernels_of
+from kernels.cuda.arrays import Array, Shape, blocks, contiguous, expect, fast, kernels_of
 from kernels.cuda.elementwise import finish
 from kernels.geometry import Axis, Padding, Pair, windows
 
@@ -132,10 +132,11 @@ def _gather_by_images(gy: Array, w: Array, gx: Array, rows: Axis, cols: Axis) ->
     w = w.reshape(-1, o)  # (KH·KW·C, O)
     places = rows.outputs * cols.outputs  # of an image
     most = max(1, min(n, columns.cache_bytes(gy) // (places * len(w) * gy.itemsize)))
+    stored = array_module(gy).empty((most * places, len(w)), gy.dtype)  # (images·OH·OW, KH·KW·C), one after the other
     for first in range(0, n, most):
         images = slice(first, min(first + most, n))
-        gcol = gemm.matmul(gy[images].reshape(-1, o), w.T)  # (images·OH·OW, KH·KW·C)
-        columns.gather(gcol, gx[images], rows, cols)
+        upstream = gy[images].reshape(-1, o)
+        columns.gather(gemm.matmul(upstream, w.T, out=stored[: len(upstream)]), gx[images], rows, cols)
 
 
 def conv2d_weight_grad(
@@ -157,10 +158,10 @@ def conv2d_weight_grad(
     o = w_shape[3]
     matrix = gy.reshape(-1, o)
     make = array_module(x).empty if gy.size else array_module(x).zeros
-    gw = make((rows.size * cols.size * w_shape[2], o), np.float32)
+    gw = make(w_shape, np.float32)  # returned itself: a view of it would be copied where gradients are kept
     for part, col in columns.pieces(x, rows, cols):
-        gemm.matmul(col.T, matrix[part], out=gw, accumulate=part.start > 0)
-    return gw.astype(x.dtype, copy=False).reshape(w_shape)
+        gemm.matmul(col.T, matrix[part], out=gw.reshape(-1, o), accumulate=part.start > 0)
+    return gw.astype(x.dtype, copy=False)
 
 
 def _weight_grad_in_slices(gy: Array, x: Array, w_shape: Shape, rows: Axis, cols: Axis, groups: int) -> Array:
@@ -175,5 +176,5 @@ def _weight_grad_in_slices(gy: Array, x: Array, w_shape: Shape, rows: Axis, cols
     each = -(-count // slices)
     _kernels.launch("conv2d_weight_grad", grid, (THREADS,), gy, x, parts, each, *dimensions, T=x.dtype)
     gw = xp.empty(w_shape, x.dtype)
-    _kernels.launch("sum_slices", (-(-gw.size // THREADS),), (THREADS,), parts, gw, slices, gw.size, T=x.dtype)
+    _kernels.launch("sum_slices", blocks(gw.size, THREADS), (THREADS,), parts, gw, slices, gw.size, T=x.dtype)
     return gw

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from kernels import reference
-from kernels.cuda.arrays import Array, blocks, contiguous, empty_like, expect, fast, kernels_of
-
-THREADS = 256
+from kernels.cuda.arrays import BLOCK, Array, blocks, contiguous, empty_like, expect, fast, kernels_of
 
 _kernels = kernels_of(__file__)
 
@@ -13,15 +11,15 @@ _kernels = kernels_of(__file__)
 def _forward(kernel: str, x: Array) -> Array:
     """y by a kernel (x, y, n) with one thread for each element."""
     y = empty_like(x)
-    _kernels.launch(kernel, blocks(x.size, THREADS), (THREADS,), contiguous(x), y, y.size, T=x.dtype)
+    _kernels.launch(kernel, blocks(x.size, BLOCK), (BLOCK,), contiguous(x), y, y.size, T=x.dtype)
     return y
 
 
 def _backward(kernel: str, gy: Array, y: Array) -> Array:
     """gx by a kernel (gy, y, gx, n) with one thread for each element."""
     expect(kernel, gy.shape, y=y)
-    gx, grid = empty_like(gy), blocks(gy.size, THREADS)
-    _kernels.launch(kernel, grid, (THREADS,), contiguous(gy), contiguous(y), gx, gx.size, T=gy.dtype)
+    gx, grid = empty_like(gy), blocks(gy.size, BLOCK)
+    _kernels.launch(kernel, grid, (BLOCK,), contiguous(gy), contiguous(y), gx, gx.size, T=gy.dtype)
     return gx
 
 
@@ -59,5 +57,5 @@ def finish(y: Array, b: Array | None, residual: Array | None, rectify: bool) -> 
     """y = y + b + residual, then ReLU if asked, in place: what follows a matrix product. y (..., O), b (O,)."""
     if b is None and residual is None and not rectify:
         return
-    grid = blocks(y.size, THREADS)
-    _kernels.launch("finish", grid, (THREADS,), y, b, residual, rectify, y.shape[-1], y.size, T=y.dtype)
+    grid = blocks(y.size, BLOCK)
+    _kernels.launch("finish", grid, (BLOCK,), y, b, residual, rectify, y.shape[-1], y.size, T=y.dtype)

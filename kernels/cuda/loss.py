@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kernels import array_module, reference
-from kernels.cuda.arrays import Array, contiguous, empty_like, expect, fast, kernels_of
+from kernels.cuda.arrays import Array, blocks, contiguous, empty_like, expect, fast, kernels_of
 
 _kernels = kernels_of(__file__)
 
@@ -18,7 +18,7 @@ def _rows(kernel: str, like: Array, *arguments: Any) -> None:
     """`kernel` with a warp for each row of `like`, whose last parameters are N and K."""
     k = like.shape[-1]
     n = like.size // k
-    _kernels.launch(kernel, (-(-n // WARPS),), (32 * WARPS,), *arguments, n, k, T=like.dtype)
+    _kernels.launch(kernel, blocks(n, WARPS), (32 * WARPS,), *arguments, n, k, T=like.dtype)
 
 
 def softmax(x: Array) -> Array:

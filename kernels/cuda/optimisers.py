@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from kernels import array_module, reference
-from kernels.cuda.arrays import Array, address, blocks, contiguous, expect, fast, kernels_of
+from kernels.cuda.arrays import BLOCK, Array, address, blocks, contiguous, expect, fast, kernels_of
 
 _kernels = kernels_of(__file__)
 
-THREADS, WARP = 256, 32
-PIECE = 16 * THREADS  # elements of a parameter that one block of a common launch changes
+WARP = 32
+PIECE = 16 * BLOCK  # elements of a parameter that one block of a common launch changes
 
 # The arrays of a parameter, the factor where the kernel takes one, and its rates.
 _Update = tuple[tuple[Any, ...], tuple[Any, ...], tuple[float, ...]]
@@ -54,7 +54,7 @@ def _launch_all(kernel: str, dtype: np.dtype, updates: list[_Update]) -> None:
     numbers = np.array([rates for _, _, rates in updates], np.float32)
     tables = [addresses, pieces] + [numbers] * bool(numbers.size)
     on_device = map(array_module(updates[0][0][0]).asarray, tables)
-    _kernels.launch(f"{kernel}_all", (len(pieces),), (THREADS,), *on_device, T=dtype)
+    _kernels.launch(f"{kernel}_all", (len(pieces),), (BLOCK,), *on_device, T=dtype)
 
 
 def _pieces(sizes: np.ndarray) -> np.ndarray:
@@ -81,7 +81,7 @@ def _update(
         _kernels.check(kernel, *arrays, *factor, *rates, w.size, T=g.dtype)
         _waiting.setdefault((kernel, g.dtype), []).append((arrays, factor, rates))
     else:
-        _kernels.launch(kernel, blocks(w.size, THREADS), (THREADS,), *arrays, *factor, *rates, w.size, T=g.dtype)
+        _kernels.launch(kernel, blocks(w.size, BLOCK), (BLOCK,), *arrays, *factor, *rates, w.size, T=g.dtype)
 
 
 def sgd_update(
@@ -173,7 +173,7 @@ def sum_update(total: Array, g: Array) -> None:
     if not (fast(total, g) and total.flags.c_contiguous):
         return reference.sum_update(total, g)
     expect("sum_update", total.shape, g=g)
-    _kernels.launch("add", blocks(g.size, THREADS), (THREADS,), total, contiguous(g), g.size, T=g.dtype)
+    _kernels.launch("add", blocks(g.size, BLOCK), (BLOCK,), total, contiguous(g), g.size, T=g.dtype)
 
 
 def cast_update(copy: Array, w: Array) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 
 from kernels import reference
-from kernels.cuda.arrays import Array, blocks, contiguous, empty_like, fast, kernels_of
+from kernels.cuda.arrays import BLOCK, Array, blocks, contiguous, empty_like, fast, kernels_of
 
 _kernels = kernels_of(__file__)
 
 _WORD = 2**32 - 1
-THREADS = 256
 
 
 def dropout(x: Array, p: float, key: tuple[int, int, int]) -> Array:
@@ -24,6 +23,6 @@ def dropout(x: Array, p: float, key: tuple[int, int, int]) -> Array:
     seed, layer, step = key
     y = empty_like(x)
     numbers = (1 - p, math.ceil(p * 2**24), seed & _WORD, seed >> 32, layer, step)
-    grid = blocks(-(-x.size // 4), THREADS)
-    _kernels.launch("dropout", grid, (THREADS,), contiguous(x), y, *numbers, x.size, T=x.dtype)
+    grid = blocks(-(-x.size // 4), BLOCK)
+    _kernels.launch("dropout", grid, (BLOCK,), contiguous(x), y, *numbers, x.size, T=x.dtype)
     return y

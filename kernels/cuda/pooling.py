@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kernels import array_module, reference
-from kernels.cuda.arrays import Array, Shape, blocks, contiguous, expect, fast, kernels_of, lanes
+from kernels.cuda.arrays import BLOCK, Array, Shape, blocks, contiguous, expect, fast, kernels_of, lanes
 from kernels.geometry import Axis, Padding, Pair, windows
 
 _kernels = kernels_of(__file__)
@@ -22,7 +22,7 @@ def _launch(kernel: str, over: Array, rows: Axis, cols: Axis, *arguments: Any, *
     *arrays, rest = arguments
     sizes = (positions, *length, c, *outputs, *(side for pair in window for side in pair), *rest)
     types = {"T": over.dtype, "WINNER": np.uint8} | types
-    _kernels.launch(kernel, (-(-positions // block[1]),), block, *arrays, *sizes, **types)
+    _kernels.launch(kernel, blocks(positions, block[1]), block, *arrays, *sizes, **types)
 
 
 def max_pool(
@@ -128,5 +128,5 @@ def global_avg_pool_grad(gy: Array, x_shape: Shape) -> Array:
     gx = array_module(gy).empty(x_shape, gy.dtype)
     types = {"T": gy.dtype, "WINNER": np.uint8}
     arguments = (contiguous(gy), gx, h * w, c, gx.size)
-    _kernels.launch("global_avg_pool_grad", blocks(gx.size, 256), (256,), *arguments, **types)
+    _kernels.launch("global_avg_pool_grad", blocks(gx.size, BLOCK), (BLOCK,), *arguments, **types)
     return gx

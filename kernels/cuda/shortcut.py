@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from kernels import array_module, reference
-from kernels.cuda.arrays import Array, Shape, blocks, contiguous, expect, fast, kernels_of
+from kernels.cuda.arrays import BLOCK, Array, Shape, blocks, contiguous, expect, fast, kernels_of
 from kernels.geometry import Pair, pair
 
 _kernels = kernels_of(__file__)
-
-THREADS = 256
 
 
 def pad_channels(x: Array, before: int, after: int) -> Array:
@@ -18,7 +16,7 @@ def pad_channels(x: Array, before: int, after: int) -> Array:
     c = x.shape[-1]
     y = array_module(x).empty((*x.shape[:-1], before + c + after), x.dtype)
     arguments = (contiguous(x), y, before, c, y.shape[-1], y.size)
-    _kernels.launch("pad_channels", blocks(y.size, THREADS), (THREADS,), *arguments, T=x.dtype)
+    _kernels.launch("pad_channels", blocks(y.size, BLOCK), (BLOCK,), *arguments, T=x.dtype)
     return y
 
 
@@ -29,7 +27,7 @@ def subsample(x: Array, stride: Pair) -> Array:
     (sh, sw), (n, h, w, c) = pair(stride), x.shape
     y = array_module(x).empty((n, -(-h // sh), -(-w // sw), c), x.dtype)
     arguments = (contiguous(x), y, h, w, c, *y.shape[1:3], sh, sw, y.size)
-    _kernels.launch("subsample", blocks(y.size, THREADS), (THREADS,), *arguments, T=x.dtype)
+    _kernels.launch("subsample", blocks(y.size, BLOCK), (BLOCK,), *arguments, T=x.dtype)
     return y
 
 
@@ -41,5 +39,5 @@ def subsample_grad(gy: Array, x_shape: Shape, stride: Pair) -> Array:
     expect("subsample_grad", (n, -(-h // sh), -(-w // sw), c), gy=gy)
     gx = array_module(gy).empty(x_shape, gy.dtype)
     arguments = (contiguous(gy), gx, h, w, c, *gy.shape[1:3], sh, sw, gx.size)
-    _kernels.launch("subsample_grad", blocks(gx.size, THREADS), (THREADS,), *arguments, T=gy.dtype)
+    _kernels.launch("subsample_grad", blocks(gx.size, BLOCK), (BLOCK,), *arguments, T=gy.dtype)
     return gx

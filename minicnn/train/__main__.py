@@ -10,6 +10,7 @@ from typing import Any
 
 from minicnn import _cli, data, device, evaluate
 from minicnn.data import Dataset
+from minicnn.train import memory
 from minicnn.train import options as settings
 from minicnn.train.progress import Progress, say
 from minicnn.train.run import Row, Run
@@ -72,7 +73,8 @@ def compile_kernels(trainer: Trainer) -> float:
         from kernels.cpu import compile as compiler
 
         compiler.on_compile(lambda name: say(f"compiling {name} (once; kept for the next run)"))
-    return trainer.compile()
+    with memory.explained(trainer):
+        return trainer.compile()
 
 
 def learn(trainer: Trainer, run: Run, validation: Dataset | None) -> None:
@@ -97,9 +99,10 @@ def learn(trainer: Trainer, run: Run, validation: Dataset | None) -> None:
 def train_epoch(trainer: Trainer, progress: Progress) -> dict[str, float]:
     """One pass over the training images: their mean loss and accuracy on the way, and how long it took."""
     images, loss, right, began = 0, 0.0, 0, time.perf_counter()
-    for count, mean_loss, hits in trainer.epoch():
-        images, loss, right = images + count, loss + mean_loss * count, right + hits
-        progress.step(count, loss / images, right / images)
+    with memory.explained(trainer):
+        for count, mean_loss, hits in trainer.epoch():
+            images, loss, right = images + count, loss + mean_loss * count, right + hits
+            progress.step(count, loss / images, right / images)
     seconds = time.perf_counter() - began
     return {"loss": loss / images, "accuracy": right / images, "seconds": seconds, "images": images}
 

@@ -20,6 +20,7 @@ from minicnn.train.feed import Feed
 
 Arrays = dict[str, Any]
 ADVICE = "a smaller --lr, --clip 1 or a warm-up may help"
+FEW = 4  # images of a step that is made for what it compiles or takes
 # After so many steps their losses are read. To read one from a device is to wait for it, and then for new work there.
 READ_EVERY = {"cpu": 1, "cuda": 20}
 
@@ -189,7 +190,7 @@ class Trainer:
         began = time.perf_counter()
         before = {name: array.copy() for name, array in self.saved().items()}
         drawn = self._dropout_steps()
-        images = np.zeros((min(4, self.config["batch_size"]), *self.image_shape), np.float32)
+        images = np.zeros((min(FEW, self.config["batch_size"]), *self.image_shape), np.float32)
         labels = np.arange(len(images)) % self.model.num_classes
         loss, _ = self.forward(images.astype(self.loader.dtype), labels)
         self._learn(loss)

@@ -46,7 +46,7 @@ class Outcome(NamedTuple):
 def prepare(level: str) -> None:
     """The wheels that a level needs."""
     if level == "L0":
-        environment.install(environment.cuda_wheel(), environment.CUDA_WHEEL)
+        environment.install(environment.cuda_wheel(), environment.CUDA_WHEEL, environment.CUDA_WHEEL_NEEDS)
     if level == "L1":
         environment.install(environment.compiler(), *environment.COMPILER_WHEELS)
     if level == "L3":

@@ -76,7 +76,7 @@ MISTAKES = (
     Mistake(
         "a condition on a device's array",
         "minicnn/ops/loss.py",
-        'if array_module(labels).__name__ == "cupy":',
+        'if device.of(labels) == "cuda":',
         "if labels is None:",
     ),
     Mistake(

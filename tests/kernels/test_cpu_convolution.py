@@ -15,13 +15,30 @@ from hypothesis import strategies as st
 from numba.core.dispatcher import Dispatcher
 
 from kernels import cpu
-from kernels.cpu import columns, direct, direct_weights, memory, panels, threads, winograd, winograd_weights
+from kernels.cpu import (
+    columns,
+    direct,
+    direct_image,
+    direct_weights,
+    memory,
+    panels,
+    threads,
+    winograd,
+    winograd_weights,
+)
 from kernels.cpu.machine import VECTOR, WIDTH
 from kernels.geometry import windows
 from tests.strategies import LAYOUTS, Drawn, drawn, length
 
-GENERATED = (direct, direct_weights, winograd, winograd_weights, panels)  # the modules that work on addresses
-TOLERANCE = {direct: 1e-5, winograd: 2e-4, columns: 1e-5}  # of the largest value
+GENERATED = (
+    direct,
+    direct_image,
+    direct_weights,
+    winograd,
+    winograd_weights,
+    panels,
+)  # the modules that work on addresses
+TOLERANCE = {direct: 1e-5, direct_image: 1e-5, winograd: 2e-4, columns: 1e-5}  # of the largest value
 
 
 @st.composite
@@ -62,6 +79,7 @@ def plan(monkeypatch):
     """Blocks and chunks so small, and threads so willing, that small examples have many of each."""
     monkeypatch.setattr(threads, "WORTHWHILE", 1)
     monkeypatch.setattr(direct, "BLOCK_TILES", 2)
+    monkeypatch.setattr(direct_image, "BAND", 3)
     monkeypatch.setattr(direct_weights, "STEPS", 25)
     monkeypatch.setattr(winograd, "BLOCK_BYTES", 1)
     monkeypatch.setattr(winograd_weights, "SLICE_BLOCK", 3)
@@ -77,12 +95,13 @@ def results(module: ModuleType, draw: Drawn) -> list[np.ndarray]:
     options = {"stride": 1, "pad": 0, "dilation": 1, "groups": 1} | draw.options
     axes = windows(x.shape, w.shape[:2], options["stride"], options["pad"], options["dilation"])
     gy = upstream(draw, (len(x), axes[0].outputs, axes[1].outputs, w.shape[3]))
-    if module is direct:
+    if module in (direct, direct_image):
         G = options["groups"]
+        by_image = module is direct_image
         return [
             direct.forward(x, w, b, axes, G),
             direct.forward(x, w, None, axes, G, relu=True),
-            direct.input_grad(gy, w, x.shape, axes, G),
+            direct_image.input_grad(gy, w, x.shape, axes) if by_image else direct.input_grad(gy, w, x.shape, axes, G),
             direct_weights.weight_grad(gy, x, w.shape, axes, G),
         ]
     if module is winograd:
@@ -122,6 +141,14 @@ def close(values: list[np.ndarray], expected: list[np.ndarray], tolerance: float
 @example(draw=LARGE_PRODUCT)
 def test_direct_and_columns_equal_the_reference(module, draw, reference):
     close(results(module, draw), results(reference, draw), TOLERANCE[module])
+
+
+@given(draw=convolutions().filter(lambda draw: draw.options["groups"] == 1))
+@example(draw=FILTER_LARGER_THAN_IMAGE)
+@example(draw=STEM)
+@example(draw=Drawn(((2, 11, 9, 3), (4, 3, 3, 8), (8,)), {"stride": (3, 1), "pad": 2, "dilation": (1, 2)}))
+def test_direct_image_equals_the_reference(draw, reference):
+    close(results(direct_image, draw), results(reference, draw), TOLERANCE[direct_image])
 
 
 @given(draw=winograds())
@@ -175,6 +202,11 @@ def test_direct_stays_inside_its_arrays(draw, plan, reference):
     stays_inside(direct, draw, plan, results(reference, draw))
 
 
+@pytest.mark.parametrize("draw", [ONE_PIXEL, STRIDE_BEYOND_THE_FILTER, FILTER_LARGER_THAN_IMAGE, STEM, MANY_CHUNKS])
+def test_direct_image_stays_inside_its_arrays(draw, plan, reference):
+    stays_inside(direct_image, draw, plan, results(reference, draw))
+
+
 @pytest.mark.parametrize(("c", "o", "side"), [(1, 1, 5), (3, 2, 8), (2, 7, 1)])
 def test_winograd_stays_inside_its_arrays(c, o, side, plan, reference):
     draw = Drawn(((3, side, side + 1, c * WIDTH), (3, 3, c * WIDTH, o * WIDTH), (o * WIDTH,)), {"pad": 1})
@@ -220,6 +252,8 @@ def test_compiled_code_makes_no_arrays(module):
         (direct, WIDE_BANDS),
         (direct, LARGE_PRODUCT),
         (direct, STEM),
+        (direct_image, STEM),
+        (direct_image, MANY_CHUNKS),
         (winograd, Drawn(((5, 14, 15, 64), (3, 3, 64, 32), (32,)), {"pad": 1})),
     ],
 )
@@ -238,7 +272,7 @@ def chosen(plan: pytest.MonkeyPatch, draw: Drawn, dtype: type = np.float32) -> s
     def spy(name: str) -> Callable:
         return lambda *args, **options: called.add(name)
 
-    for module in (winograd, winograd_weights, direct, direct_weights):
+    for module in (winograd, winograd_weights, direct, direct_image, direct_weights):
         for function in {"forward", "input_grad", "weight_grad"} & set(vars(module)):
             plan.setattr(module, function, spy(module.__name__))
     for function in ("conv2d", "conv2d_input_grad", "conv2d_weight_grad"):
@@ -261,6 +295,7 @@ def test_rule(plan):
     assert chosen(plan, LARGE) == {"winograd", "winograd_weights"}
     assert chosen(plan, Drawn(LARGE.shapes, {"stride": 2, "pad": 1})) == {"direct", "direct_weights"}
     assert chosen(plan, Drawn(((2, 28, 28, 63), (3, 3, 63, 64), (64,)), {"stride": 1})) == {"direct", "direct_weights"}
+    assert chosen(plan, STEM) == {"direct", "direct_image", "direct_weights"}
     assert chosen(plan, LARGE, np.float64) == {"columns"}
 
 

@@ -1,4 +1,4 @@
-"""Copies of float32 numbers from address to address, in their order or as a transposed square.
+"""Copies of float32 numbers from address to address, in their order or as a transposed square, or into the cache.
 
 Written as a loop, such a copy runs number by number: the compiler cannot rule out that source and target overlap.
 """
@@ -72,3 +72,16 @@ def transposer(width: int) -> Callable[..., None]:
         return types.void(*[types.int64] * 4), generate
 
     return transpose
+
+
+@intrinsic
+def _prefetch(typing_context, address):
+
+    def generate(context, builder, signature, arguments):
+        Emitter(builder, 1).prefetch(arguments[0], level=2)
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
+prefetch: Callable[..., None] = _prefetch  # (address): have the cache line there in the second-level cache

@@ -86,10 +86,12 @@ class Emitter:
         """max(vector, 0) that passes NaN on."""
         return self.builder.select(self.builder.fcmp_ordered("<", vector, self.zeros), self.zeros, vector)
 
-    def prefetch_for_writing(self, address: ir.Value) -> None:
+    def prefetch(self, address: ir.Value, *, level: int = 1, writing: bool = False) -> None:
+        """Ask for the cache line of that address, to be read or written from the cache of that level."""
         signature = ir.FunctionType(ir.VoidType(), [BYTE_POINTER, INT32, INT32, INT32])
         function = cgutils.get_or_insert_function(self.builder.module, signature, "llvm.prefetch.p0")
-        self.builder.call(function, [self.builder.inttoptr(address, BYTE_POINTER), INT32(1), INT32(3), INT32(1)])
+        pointer = self.builder.inttoptr(address, BYTE_POINTER)
+        self.builder.call(function, [pointer, INT32(int(writing)), INT32(4 - level), INT32(1)])
 
     def variable(self, start: ir.Value) -> ir.Value:
         """A variable that starts as given; LLVM keeps it in a register, because only loads and stores touch it."""

@@ -73,7 +73,7 @@ def emit(e: Emitter, rows: int, vectors: int, arguments: tuple[ir.Value, ...]) -
                 builder.store(first, acc[r, v])
     for r in range(rows):
         for line in range(0, vectors * vector_bytes, 64):  # a cache line has 64 bytes
-            e.prefetch_for_writing(e.add(target[r], line))
+            e.prefetch(e.add(target[r], line), writing=True)
 
     def add_products(row: list[ir.Value], a_offset: ir.Value, b_row: ir.Value, steps: ir.Value) -> None:
         with e.loop(steps):

@@ -19,6 +19,7 @@ from tests.cuda.host import libraries
 
 WHEEL = "cupy-rocm-7-0==14.2.0"
 CUDA_WHEEL = "cupy-cuda12x==14.2.0"
+CUDA_WHEEL_NEEDS = "cuda-pathfinder==1.*"  # as it is imported
 COMPILER_WHEELS = ("nvidia-cuda-nvrtc==13.4.*", "nvidia-cuda-runtime==13.4.*")
 
 
