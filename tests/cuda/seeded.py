@@ -70,8 +70,8 @@ MISTAKES = (
     Mistake(
         "float() of a device's array in the training loop",
         "minicnn/optim.py",
-        "if p.grad is not None:",
-        "if p.grad is not None and float(abs(p.grad).max()) >= 0:",
+        "is not None:\n                    rates",
+        "is not None and float(abs(p.grad).max()) >= 0:\n                    rates",
     ),
     Mistake(
         "a condition on a device's array",
@@ -115,9 +115,9 @@ def first_failure(mistake: Mistake | None) -> str | None:
         if mistake:
             path = Path(folder, mistake.file)
             text = path.read_text(encoding="utf-8")
-            if mistake.right not in text:
+            if (places := text.count(mistake.right)) != 1:
                 raise ValueError(
-                    f"{mistake.what}: {mistake.file} has no {mistake.right!r}; bring this table up to date"
+                    f"{mistake.what}: {mistake.file} has {mistake.right!r} in {places} places; bring this table up to date"
                 )
             path.write_text(text.replace(mistake.right, mistake.wrong), encoding="utf-8")
         command = [sys.executable, "-m", "pytest", "--device=host", "-x", "--tb=no", "-rfE", "-p", "no:cacheprovider"]
