@@ -34,7 +34,7 @@ __all__ = [  # noqa: RUF022, by topic
     "relu", "relu_grad", "sigmoid", "sigmoid_grad", "tanh", "tanh_grad",
     "concat", "concat_grad", "pad_channels", "pad_channels_grad", "subsample", "subsample_grad",
     "softmax", "softmax_grad", "cross_entropy", "cross_entropy_grad",
-    "dropout",
+    "dropout", "crop_flip_normalise",
     "sgd_update", "rmsprop_update", "adam_update", "ema_update", "sum_update", "cast_update", "together", "square_sum",
 ]
 # fmt: on
@@ -659,6 +659,30 @@ def dropout(x: Array, p: float, key: tuple[int, int, int]) -> Array:
     words = xp.stack(words, axis=-1).reshape(-1)[: x.size].reshape(x.shape)
     kept = (words >> 8) >= math.ceil(p * 2**24)  # u >= p, in integers
     return xp.where(kept, x / (1 - p), 0)
+
+
+# ---- Pictures ------------------------------------------------------------------------------------------------------
+
+
+def crop_flip_normalise(
+    x: Array, corners: Array, mirrored: Array, mean: Array, std: Array, *, size: int, dtype: Any
+) -> Array:
+    """A window of each picture, mirrored or not, as numbers that a network likes: uint8 (N, H, W, C) -> (N, S, S, C).
+
+    y = (pixel/255 − mean) / std, by channel. The window of S = `size` pixels squared begins at row and column `corners`
+    (N, 2), and may reach beyond the picture, where all is black; it is mirrored left to right where `mirrored` (N,) says
+    so. mean and std (C,). The result has the floating-point `dtype`; a half is rounded to at the end.
+    """
+    xp = array_module(x)
+    wide = xp.promote_types(dtype, xp.float32)
+    n, h, w, _ = x.shape
+    rows, columns = corners[:, :1] + xp.arange(size), corners[:, 1:] + xp.arange(size)  # (N, S)
+    columns = xp.where(mirrored[:, None], columns[:, ::-1], columns)
+    inside = ((rows >= 0) & (rows < h))[:, :, None] & ((columns >= 0) & (columns < w))[:, None, :]  # (N, S, S)
+    picture, rows, columns = xp.arange(n)[:, None, None], rows.clip(0, h - 1), columns.clip(0, w - 1)
+    pixels = xp.where(inside[..., None], x[picture, rows[:, :, None], columns[:, None, :]], 0)  # (N, S, S, C)
+    mean, std = mean.astype(wide), std.astype(wide)
+    return (pixels.astype(wide) * (1 / (255 * std)) - mean / std).astype(dtype, copy=False)
 
 
 # ---- Optimiser updates, in place -----------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ from kernels.cuda.optimisers import (
     together,
 )
 from kernels.cuda.philox import dropout
+from kernels.cuda.pictures import crop_flip_normalise
 from kernels.cuda.pooling import (
     avg_pool,
     avg_pool_grad,

@@ -3,13 +3,16 @@
 What is drawn comes from the generator alone, so a batch is the same whenever its generator is. On the command line they
 are chained by name: `--augment crop:4,flip,cutout:8` (see `parse`). All keep the size of the images, except where an
 option `size` asks for another one. `normalise` comes last and makes floating-point numbers.
+
+A device can crop, flip and normalise by itself, in one kernel, `crop_flip_normalise`: `Pipeline.ending` and
+`Pipeline.moves` are for that. What is drawn, and what comes out, is the same.
 """
 
 from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +33,8 @@ def random_crop(images: Images, generator: Generator, *, pad: int = 4) -> Images
 
     Source: He et al. 2015, "Deep residual learning", §4.2 (4 pixels on CIFAR-10).
     """
-    return _windows(np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0))), generator, images.shape[1])
+    padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    return _windows(padded, _corners(len(images), generator, pad), images.shape[1])
 
 
 def shift(images: Images, generator: Generator, *, pixels: int = 1) -> Images:
@@ -39,7 +43,7 @@ def shift(images: Images, generator: Generator, *, pixels: int = 1) -> Images:
     Source: Simard et al. 2003, "Best practices for convolutional neural networks", §2 (translations).
     """
     padding = ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0))
-    return _windows(np.pad(images, padding, mode="edge"), generator, images.shape[1])
+    return _windows(np.pad(images, padding, mode="edge"), _corners(len(images), generator, pixels), images.shape[1])
 
 
 def flip(images: Images, generator: Generator) -> Images:
@@ -47,7 +51,7 @@ def flip(images: Images, generator: Generator) -> Images:
 
     Source: Krizhevsky et al. 2012, "ImageNet classification", §4.1.
     """
-    mirrored = generator.random(len(images)) < 0.5  # (N,)
+    mirrored = _mirrored(len(images), generator)
     flipped = images.copy()
     flipped[mirrored] = images[mirrored, :, ::-1]
     return flipped
@@ -128,18 +132,28 @@ def cutout(images: Images, generator: Generator, *, size: int = 8) -> Images:
 def normalise(images: Images, mean: np.ndarray, std: np.ndarray, dtype: Any = np.float32) -> np.ndarray:
     """Pixels as fractions, minus the mean, over the standard deviation of their channel: uint8 in, `dtype` out.
 
-    mean and std (C,) are those of the training images, as a Dataset holds them.
+    mean and std (C,) are those of the training images, as a Dataset holds them. Half precision is rounded to at the end.
     """
-    mean, std = mean.astype(dtype), std.astype(dtype)
-    normalised = images.astype(dtype)
+    wide = np.promote_types(dtype, np.float32)
+    mean, std = mean.astype(wide), std.astype(wide)
+    normalised = images.astype(wide)
     normalised *= 1 / (255 * std)
     normalised -= mean / std
-    return normalised
+    return normalised.astype(dtype, copy=False)
 
 
-def _windows(padded: Images, generator: Generator, side: int) -> Images:
-    """A random window of side × side pixels of each image."""
-    corners = generator.integers(0, padded.shape[1] - side + 1, (len(padded), 2))
+def _corners(n: int, generator: Generator, pad: int) -> np.ndarray:
+    """Row and column (N, 2) where a random window begins, of each image that is padded by `pad` on every side."""
+    return generator.integers(0, 2 * pad + 1, (n, 2))
+
+
+def _mirrored(n: int, generator: Generator) -> np.ndarray:
+    """Which images are mirrored (N,): each with probability one half."""
+    return generator.random(n) < 0.5
+
+
+def _windows(padded: Images, corners: np.ndarray, side: int) -> Images:
+    """The window of side × side pixels of each image that begins at its corner."""
     return np.stack([image[y : y + side, x : x + side] for image, (y, x) in zip(padded, corners, strict=True)])
 
 
@@ -155,11 +169,14 @@ def _box(box: np.ndarray) -> Box:
     return left, top, right, bottom
 
 
+MOVES = (random_crop, flip)  # what `crop_flip_normalise` can do
+
+
 class Step(NamedTuple):
     """One augmentation with its options filled in, and how it was written."""
 
     function: Callable[..., Images]
-    options: dict[str, float]
+    options: dict[str, Any]
     text: str
 
 
@@ -175,11 +192,39 @@ STEPS: dict[str, Callable[..., Images]] = {
 }
 
 
+class Moves(NamedTuple):
+    """A crop and a flip of each image of a batch that have been drawn and not yet made."""
+
+    corners: np.ndarray  # (N, 2) int32: row and column where its window begins, negative in the padding
+    mirrored: np.ndarray  # (N,) bool
+
+
 class Pipeline:
     """Augmentations one after another: `pipeline(images, generator)`; `str(pipeline)` is what `parse` understands."""
 
-    def __init__(self, steps: list[Step]):
+    def __init__(self, steps: Iterable[Step]):
         self.steps = tuple(steps)
+
+    def ending(self) -> tuple[Pipeline, Pipeline]:
+        """The pipeline in two: what comes first, and the crop and the flip that it may end with, for `moves`."""
+        begin = len(self.steps)
+        functions = [step.function for step in self.steps]
+        while begin and functions[begin - 1] in MOVES and functions[begin - 1] not in functions[begin:]:
+            begin -= 1
+        return Pipeline(self.steps[:begin]), Pipeline(self.steps[begin:])
+
+    def moves(self, n: int, generator: Generator) -> Moves:
+        """What a pipeline of at most a crop and a flip draws for a batch of n images."""
+        corners, mirrored = np.zeros((n, 2), np.int32), np.zeros(n, bool)
+        for step in self.steps:
+            if step.function is flip:
+                mirrored = _mirrored(n, generator)
+            else:
+                pad = step.options["pad"]
+                from_image = _corners(n, generator, pad) - pad
+                from_image[mirrored, 1] *= -1  # after a flip, seen from the image as it was before
+                corners += from_image
+        return Moves(corners, mirrored)
 
     def __call__(self, images: Images, generator: Generator) -> Images:
         for step in self.steps:
@@ -213,7 +258,8 @@ def _parse_step(text: str) -> Step:
     if len(values) > len(keywords):
         usage = ":".join((name, *(p.name.upper() for p in keywords)))
         raise ValueError(f"augment: {text!r} has too many values; write {usage}")
-    options = {p.name: _number(text, value, type(p.default)) for p, value in zip(keywords, values, strict=False)}
+    options = {p.name: p.default for p in keywords}
+    options |= {p.name: _number(text, value, type(p.default)) for p, value in zip(keywords, values, strict=False)}
     return Step(function, options, text)
 
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.data.augment import normalise
+from minicnn.data.augment import Pipeline, normalise
 from minicnn.data.dataset import Dataset
 
-Batch = tuple[np.ndarray, np.ndarray]
+Batch = tuple[np.ndarray, ...]
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
@@ -31,6 +31,9 @@ class Loader:
     ready while `threads` threads make the next ones. `state()` is the position of the next batch, and a loop begins
     there: abandoned half-way, an epoch is continued by the next loop, and `set_state` goes anywhere else. An exception
     in a thread is raised where the batch would have been. The threads end with the loop.
+
+    `unfinished` batches are (images, corners, mirrored, labels), a quarter of the bytes: the images in uint8, with what
+    the kernel `crop_flip_normalise` needs to finish them where they are wanted. The last crop and flip are left to it.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Loader:
         threads: int = 1,
         prefetch: int = 2,
         dtype: Any = np.float32,
+        unfinished: bool = False,
     ):
         if not 1 <= batch_size <= len(dataset):
             raise ValueError(
@@ -54,6 +58,10 @@ class Loader:
         if threads < 1 or prefetch < 1:
             raise ValueError(f"Loader: threads and prefetch must be at least 1, got {threads} and {prefetch}")
         self.dataset, self.batch_size, self.augment = dataset, batch_size, augment
+        self.unfinished, self.moves = unfinished, Pipeline(()).moves
+        if unfinished and isinstance(augment, Pipeline):
+            self.augment, ending = augment.ending()
+            self.moves = ending.moves
         self.seed, self.shuffle, self.drop_last = seed, shuffle, drop_last
         self.threads, self.prefetch, self.dtype = threads, prefetch, dtype
         self.epoch, self.batch = 0, 0
@@ -93,16 +101,19 @@ class Loader:
         self.epoch, self.batch = epoch + 1, 0
 
     def _deliver(self, batch: int, future: Future[Batch]) -> Iterator[Batch]:
-        images, labels = future.result()
+        *images, labels = future.result()
         self.batch = batch + 1
         if len(labels):  # skipping corrupt files can leave nothing
-            yield images, labels
+            yield *images, labels
 
     def _make(self, epoch: int, batch: int, order: np.ndarray) -> Batch:
         indices = order[batch * self.batch_size : (batch + 1) * self.batch_size]
         images, labels = self.dataset.take(indices)
+        generator = np.random.default_rng((self.seed, epoch, 1 + batch))
         if self.augment is not None and len(images):
-            images = self.augment(images, np.random.default_rng((self.seed, epoch, 1 + batch)))
+            images = self.augment(images, generator)
+        if self.unfinished:
+            return images, *self.moves(len(images), generator), labels
         return normalise(images, self.dataset.mean, self.dataset.std, self.dtype), labels
 
     def _order(self, epoch: int) -> np.ndarray:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+import kernels
+from minicnn import device
 from minicnn.data import Loader
 
 Array = Any
@@ -18,16 +20,26 @@ class Feed:
     """A loader's batches, on a device: `for images, labels in feed` is one epoch.
 
     `epochs` says how many are done when the batch begins that was given last, 2.5 in the middle of the third. On the
-    CPU batches pass through as they are. On a device their memory is used again: a batch is good until the next one.
+    CPU batches pass through as they are. A device gets them from an `unfinished` loader, and finishes them; the memory
+    of its batches is used again: one is good until the next one.
     """
 
     def __init__(self, loader: Loader, on: str):
         self.loader, self.on, self.epochs = loader, on, 0.0
+        self.statistics = [device.to(a, on) for a in (loader.dataset.mean, loader.dataset.std)]
 
     def __iter__(self) -> Iterator[Batch]:
-        for place, batch in self._placed() if self.on == "cpu" else copied_ahead(self._placed()):
-            self.epochs = place
-            yield batch
+        if self.on == "cpu":
+            for self.epochs, batch in self._placed():
+                yield batch
+        else:
+            for self.epochs, batch in copied_ahead(self._placed()):
+                yield self._finished(*batch)
+
+    def _finished(self, images: Array, corners: Array, mirrored: Array, labels: Array) -> Batch:
+        """(images, labels) of an unfinished batch: cropped, mirrored and normalised."""
+        finish, size = kernels.of(images).crop_flip_normalise, images.shape[1]
+        return finish(images, corners, mirrored, *self.statistics, size=size, dtype=self.loader.dtype), labels
 
     def _placed(self) -> Iterator[tuple[float, Batch]]:
         """Each batch with its place among the epochs; the loader itself is further on when it is used."""

@@ -57,6 +57,7 @@ class Trainer:
             seed=config["seed"],
             threads=loader_threads,
             dtype=of_precision.maps,
+            unfinished=on != "cpu",
         )
         self.feed = Feed(self.loader, on)
         self.image_shape = changes(train.take(np.arange(1))[0], np.random.default_rng(0)).shape[1:]  # (H, W, C)

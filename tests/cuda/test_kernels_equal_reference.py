@@ -419,6 +419,7 @@ def test_an_array_on_the_wrong_device_is_an_error_of_the_kernel():
 
 X, Y, W, C = random((2, 6, 6, 4)), random((2, 6, 6, 3)), random((3, 3, 4, 5)), random((4,))
 SHORT = random((3,))
+MOVES = np.zeros((2, 2), np.int32), np.zeros(3, bool)  # for two images; one mirrored too many
 
 
 @pytest.mark.parametrize(
@@ -450,11 +451,13 @@ SHORT = random((3,))
         ("cross_entropy", (random((2, 4)), np.zeros(3, np.int32)), "cross_entropy: labels "),
         ("cross_entropy_grad", (SHORT, random((2, 4)), np.zeros(2, np.int32)), "cross_entropy_grad: glosses "),
         ("sum_update", (X, Y), "sum_update: g "),
+        ("crop_flip_normalise", (X.astype(np.uint8), *MOVES, C, C), "crop_flip_normalise: mirrored "),
     ],
 )
 def test_a_wrong_shape_is_an_error_before_any_launch(recorder, name, arguments, message):
+    options = {"size": 2, "dtype": np.float32} if name == "crop_flip_normalise" else {}
     with pytest.raises(ValueError, match=f"^{message}"):
-        getattr(cuda, name)(*arguments)
+        getattr(cuda, name)(*arguments, **options)
     assert not recorder.launched
 
 
@@ -464,6 +467,19 @@ def test_updates_of_wrong_shapes_are_errors(recorder):
         with pytest.raises(ValueError, match=f"^{kernel} must have the shape"):
             update(cuda, *[C] * (1 + further), SHORT)
     assert not recorder.launched
+
+
+@given(seed=st.integers(0, 2**32 - 1), size=st.integers(1, 19), channels=st.integers(1, 4))
+def test_crop_flip_normalise(seed, size, channels, on_host):
+    generator = np.random.default_rng(seed)
+    x = generator.integers(0, 256, (5, 11, 12, channels), dtype=np.uint8)
+    moves = generator.integers(-9, 9, (5, 2), dtype=np.int32), generator.random(5) < 0.5
+    statistics = generator.random((2, channels), dtype=np.float32) + np.float32(0.1)
+    for dtype in (np.float32, np.float16):
+        y = cuda.crop_flip_normalise(x, *moves, *statistics, size=size, dtype=dtype)
+        expected = reference_backend.crop_flip_normalise(x, *moves, *statistics, size=size, dtype=dtype)
+        assert y.dtype == dtype
+        np.testing.assert_array_equal(y, expected)
 
 
 def test_python_and_cuda_agree_about_constants():

@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from kernels import reference
 from minicnn.data import DataError, Loader, augment, load
 
 
@@ -189,3 +190,35 @@ def test_corrupt_images_are_named_or_skipped(image_folder):
     labels = np.concatenate([labels for _, labels in Loader(skipping, 1, shuffle=False, augment=PIPELINE)])
     np.testing.assert_array_equal(labels, [0, 0, 1])
     assert skipping.corrupt == [str(path)]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        *(("none", "none"), ("crop:2", "none"), ("flip", "none"), ("crop:3,flip", "none"), ("flip,crop", "none")),
+        *(("colour,cutout:3,crop:2,flip", "colour,cutout:3"), ("flip,crop:2,cutout:3", "flip,crop:2,cutout:3")),
+        *(("crop:1,crop:2", "crop:1"), ("flip,crop,flip", "flip")),
+    ],
+)
+def test_unfinished_batches_are_the_same_once_they_are_finished(dataset, text, left, dtype):
+    options = {"augment": augment.parse(text), "seed": 5, "dtype": dtype}
+    unfinished = Loader(dataset, 20, unfinished=True, **options)
+    assert str(unfinished.augment) == left
+    batches = []
+    for images, corners, mirrored, labels in unfinished:
+        assert images.dtype == np.uint8 and corners.dtype == np.int32 and mirrored.dtype == bool
+        finished = reference.crop_flip_normalise(
+            images, corners, mirrored, dataset.mean, dataset.std, size=images.shape[1], dtype=dtype
+        )
+        assert finished.dtype == dtype
+        batches.append((finished, labels))
+    same(batches, list(Loader(dataset, 20, **options)))
+    assert unfinished.state() == {"epoch": 1, "batch": 0}
+
+
+def test_any_function_augments_unfinished_batches(dataset):
+    loader = Loader(dataset, 20, augment=lambda images, generator: images[:, ::-1], unfinished=True, shuffle=False)
+    images, corners, mirrored, _ = next(iter(loader))
+    np.testing.assert_array_equal(images, dataset.images[:20, ::-1])
+    assert not corners.any() and not mirrored.any()

@@ -329,3 +329,24 @@ def test_copies_in_another_dtype_and_sums_of_squares(reference):
     assert copy.tolist() == [1, 2, 0] and copy.dtype == np.float16
     total = reference.square_sum(np.full(4, 60000, np.float16), np.asarray([3.0], np.float32))
     assert total.shape == () and total.dtype == np.float64 and float(total) == 4 * 60000.0**2 + 9
+
+
+# ---- Pictures ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@given(seed=seeds, size=st.integers(1, 6), channels=st.integers(1, 3))
+def test_crop_flip_normalise_is_its_loop_over_pixels(dtype, seed, size, channels, reference):
+    n, h, w = 3, 4, 5
+    generator = np.random.default_rng(seed)
+    x = generator.integers(0, 256, (n, h, w, channels), dtype=np.uint8)
+    corners, mirrored = generator.integers(-3, 5, (n, 2), dtype=np.int32), generator.random(n) < 0.5
+    mean, std = generator.random(channels, dtype=np.float32), 0.1 + generator.random(channels, dtype=np.float32)
+    expected = np.zeros((n, size, size, channels))
+    for i, row, column, c in itertools.product(range(n), range(size), range(size), range(channels)):
+        at = int(corners[i, 0]) + row, int(corners[i, 1]) + (size - 1 - column if mirrored[i] else column)
+        pixel = int(x[i, *at, c]) if 0 <= at[0] < h and 0 <= at[1] < w else 0
+        expected[i, row, column, c] = (pixel / 255 - float(mean[c])) / float(std[c])
+    y = reference.crop_flip_normalise(x, corners, mirrored, mean, std, size=size, dtype=np.dtype(dtype))
+    assert y.dtype == dtype
+    close(y, expected, {"float16": 1e-3, "float32": 1e-6, "float64": 1e-12}[dtype])

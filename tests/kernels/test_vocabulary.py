@@ -59,8 +59,8 @@ def test_which_names_the_code_that_runs():
 
 IN_CUPY = {  # with NumPy's meaning, in CuPy 14
     *("abs", "arange", "asarray", "ascontiguousarray", "broadcast_to", "concatenate", "empty", "exp", "full", "isnan"),
-    *("log", "maximum", "moveaxis", "pad", "split", "sqrt", "stack", "tanh", "where", "zeros"),
-    *("int32", "uint8", "uint64"),
+    *("log", "maximum", "moveaxis", "pad", "promote_types", "split", "sqrt", "stack", "tanh", "where", "zeros"),
+    *("float32", "int32", "uint8", "uint64"),
 }
 
 

@@ -9,18 +9,20 @@ from types import SimpleNamespace
 import numpy
 import pytest
 
-from minicnn.data import Loader, load_pair
+from minicnn.data import Loader, augment, load_pair
 from minicnn.train.feed import Feed, copied_ahead
 from tests import device
 
 
 @pytest.mark.parametrize("drop_last", [False, True])
 @pytest.mark.parametrize("dtype", [numpy.float32, numpy.float16])
-def test_two_epochs_are_the_loaders(data, dtype, drop_last):
-    def loader() -> Loader:
-        return Loader(load_pair(data)[0], 13, seed=3, drop_last=drop_last, dtype=dtype)  # 48 = 3·13 + 9
+@pytest.mark.parametrize("text", ["none", "cutout:3,crop:2,flip"])
+def test_two_epochs_are_the_loaders(data, text, dtype, drop_last):
+    def loader(**options: bool) -> Loader:
+        changes = augment.parse(text)
+        return Loader(load_pair(data)[0], 13, augment=changes, seed=3, drop_last=drop_last, dtype=dtype, **options)
 
-    feed, other = Feed(loader(), device.name), loader()
+    feed, other = Feed(loader(unfinished=device.name != "cpu"), device.name), loader()  # 48 images = 3·13 + 9
     for epoch in range(2):
         given = [(feed.epochs, *(device.host(a).copy() for a in batch)) for batch in feed]
         expected = list(other)
@@ -33,7 +35,7 @@ def test_two_epochs_are_the_loaders(data, dtype, drop_last):
 
 
 def test_an_abandoned_epoch_ends_the_loader_too(data):
-    feed = Feed(Loader(load_pair(data)[0], 12), device.name)
+    feed = Feed(Loader(load_pair(data)[0], 12, unfinished=device.name != "cpu"), device.name)
     for _ in feed:
         break
     assert len(list(feed)) > 0
