@@ -42,8 +42,10 @@ class Table:
         return "\n\n".join([f"# {self.title}", rows, *figure, *self.notes, facts]) + "\n"
 
     def json(self) -> str:
-        entries = {**dataclasses.asdict(self), "figure": None}
-        return json.dumps(entries, indent=1, ensure_ascii=False) + "\n"
+        """All raw figures, a row a line: what changes from one measurement to the next can be seen."""
+        about = json.dumps({**dataclasses.asdict(self), "figure": None, "rows": []}, indent=1, ensure_ascii=False)
+        rows = ",\n  ".join(json.dumps(row, ensure_ascii=False) for row in self.rows)
+        return about.replace('"rows": []', f'"rows": [\n  {rows}\n ]', 1) + "\n"
 
 
 def _cell(form: str, row: Row) -> str:
