@@ -667,11 +667,11 @@ def dropout(x: Array, p: float, key: tuple[int, int, int]) -> Array:
 def crop_flip_normalise(
     x: Array, corners: Array, mirrored: Array, mean: Array, std: Array, *, size: int, dtype: Any
 ) -> Array:
-    """A window of each picture, mirrored or not, as numbers that a network likes: uint8 (N, H, W, C) -> (N, S, S, C).
+    """A window of each picture, mirrored or not, as numbers for a network: uint8 (N, H, W, C) -> (N, S, S, C).
 
     y = (pixel/255 − mean) / std, by channel. The window of S = `size` pixels squared begins at row and column `corners`
-    (N, 2), and may reach beyond the picture, where all is black; it is mirrored left to right where `mirrored` (N,) says
-    so. mean and std (C,). The result has the floating-point `dtype`; a half is rounded to at the end.
+    (N, 2), and may reach beyond the picture, where all is black; it is mirrored left to right where `mirrored` (N,)
+    says so. mean and std (C,). The result has the floating-point `dtype`; a half is rounded to at the end.
     """
     xp = array_module(x)
     wide = xp.promote_types(dtype, xp.float32)

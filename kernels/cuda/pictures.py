@@ -15,7 +15,7 @@ _kernels = kernels_of(__file__)
 def crop_flip_normalise(
     x: Array, corners: Array, mirrored: Array, mean: Array, std: Array, *, size: int, dtype: Any
 ) -> Array:
-    """A window of each picture, mirrored or not, as numbers that a network likes: uint8 (N, H, W, C) -> (N, S, S, C)."""
+    """A window of each picture, mirrored or not, as numbers for a network: uint8 (N, H, W, C) -> (N, S, S, C)."""
     dtype = np.dtype(dtype)
     if dtype not in FAST or x.dtype != np.uint8:
         return reference.crop_flip_normalise(x, corners, mirrored, mean, std, size=size, dtype=dtype)

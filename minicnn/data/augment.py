@@ -132,7 +132,7 @@ def cutout(images: Images, generator: Generator, *, size: int = 8) -> Images:
 def normalise(images: Images, mean: np.ndarray, std: np.ndarray, dtype: Any = np.float32) -> np.ndarray:
     """Pixels as fractions, minus the mean, over the standard deviation of their channel: uint8 in, `dtype` out.
 
-    mean and std (C,) are those of the training images, as a Dataset holds them. Half precision is rounded to at the end.
+    mean and std (C,) are those of the training images, as a Dataset holds them. A half is rounded to at the end.
     """
     wide = np.promote_types(dtype, np.float32)
     mean, std = mean.astype(wide), std.astype(wide)

@@ -29,12 +29,10 @@ class Feed:
         self.statistics = [device.to(a, on) for a in (loader.dataset.mean, loader.dataset.std)]
 
     def __iter__(self) -> Iterator[Batch]:
-        if self.on == "cpu":
-            for self.epochs, batch in self._placed():
-                yield batch
-        else:
-            for self.epochs, batch in copied_ahead(self._placed()):
-                yield self._finished(*batch)
+        on_cpu = self.on == "cpu"
+        for place, batch in self._placed() if on_cpu else copied_ahead(self._placed()):
+            self.epochs = place
+            yield batch if on_cpu else self._finished(*batch)
 
     def _finished(self, images: Array, corners: Array, mirrored: Array, labels: Array) -> Batch:
         """(images, labels) of an unfinished batch: cropped, mirrored and normalised."""

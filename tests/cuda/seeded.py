@@ -117,7 +117,7 @@ def first_failure(mistake: Mistake | None) -> str | None:
             text = path.read_text(encoding="utf-8")
             if (places := text.count(mistake.right)) != 1:
                 raise ValueError(
-                    f"{mistake.what}: {mistake.file} has {mistake.right!r} in {places} places; bring this table up to date"
+                    f"{mistake.what}: {mistake.file} has {mistake.right!r} {places} times; bring this table up to date"
                 )
             path.write_text(text.replace(mistake.right, mistake.wrong), encoding="utf-8")
         command = [sys.executable, "-m", "pytest", "--device=host", "-x", "--tb=no", "-rfE", "-p", "no:cacheprovider"]

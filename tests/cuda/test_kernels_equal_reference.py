@@ -396,6 +396,8 @@ def test_these_tests_launch_every_kernel_of_every_file():
             for further, update in (UPDATES[name] for name in TOGETHER):
                 update(cuda, *(random((5,), i) for i in range(2 + further)))
         cuda.square_sum(random((5,)))
+        moves, pictures = np.zeros((2, 2), np.int32), np.zeros((2, 3, 3, 4), np.uint8)
+        cuda.crop_flip_normalise(pictures, moves, np.zeros(2, bool), C, C, size=3, dtype=np.float32)
     declared = {(source.path.name, kernel) for _, source in nvrtc.sources() for kernel in signatures(source.code)}
     assert set(recorder.launched) == declared
 
