@@ -100,8 +100,7 @@ def run(options: argparse.Namespace) -> Iterator[tables.Table]:
     if not options.train and (options.data or options.arguments):
         raise ValueError("accuracy: --data, and options of minicnn.train after --, need --train")
     if options.train:
-        data = ["--data", options.data] if options.data else []
-        yield exact_training.table([*options.arguments, *data], options.seeds.split(","), options.threads)
+        yield exact_training.table(options.data, options.arguments, options.seeds.split(","), options.threads)
         return
     yield table(options.only or "", options.threads)
     if options.only is None:

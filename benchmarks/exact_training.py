@@ -13,13 +13,14 @@ from benchmarks.harness import Record
 WAYS = {"Winograd": "0", "direct": "1"}  # values of MINICNN_EXACT
 
 
-def table(arguments: list[str], seeds: Sequence[str], threads: int) -> tables.Table:
+def table(data: str | None, arguments: list[str], seeds: Sequence[str], threads: int) -> tables.Table:
+    arguments = [*arguments, "--data", data] if data else arguments
     rows = [measure(seed, way, arguments, threads) for seed in seeds for way in WAYS]
     of_way = {way: [row["test_accuracy"] for row in rows if row["way"] == way] for way in WAYS}
     means = {way: statistics.mean(accuracies) for way, accuracies in of_way.items()}
     apart = max(max(accuracies) - min(accuracies) for accuracies in of_way.values())
     return tables.Table(
-        name="accuracy-training",
+        name=f"accuracy-training-{Path(data).name}" if data else "accuracy-training",
         title="The same training with Winograd's convolution and without",
         columns={
             "seed": "{seed}",
