@@ -117,7 +117,7 @@ def test_compiling_leaves_no_trace(data):
 @on_device
 def test_what_is_half_and_what_is_not(data):
     ours, seen = trainer(data, "--precision", "fp16"), {}
-    images, labels = next(iter(ours.loader))
+    images, labels = next(iter(ours.feed))
     assert images.dtype == numpy.float16
     with ours.precision.working():
         seen = {name: p.data.dtype.name for name, p in ours.model.named_parameters()}
@@ -142,7 +142,7 @@ def test_a_step_smaller_than_the_last_bit_of_a_half_is_not_lost(data):
 def test_an_overflow_skips_the_step_and_is_counted(data):
     ours = trainer(data, "--precision", "fp16", "--optimizer", "adamw", "--lr", "0.01")
     ours.precision.scale.value[...] = 2.0**22  # of which a twelfth is no half
-    batch = next(iter(ours.loader))
+    batch = next(iter(ours.feed))
     names = [name for name, _ in ours.model.named_parameters()]
     before = {name: a.copy() for name, a in ours.saved().items()}
     skipped = 0
