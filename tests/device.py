@@ -83,6 +83,7 @@ CPU_ONLY = {
     "cuda/test_host_cupy_*": None,  # made for a device
     "cuda/*": "runs CUDA kernels on NumPy arrays, or none at all",
     "data/*": "reads and augments images, which happens before they go to a device",
+    "evaluate/test_views.py": "cuts images, which happens before they go to a device",
     "kernels/test_compile.py": CPU_BACKEND,
     "kernels/test_cpu_*": CPU_BACKEND,
     "kernels/test_every_kernel.py": CPU_BACKEND,
