@@ -26,7 +26,7 @@ def load(path: str | Path, model: str | None = None, dataset: Dataset | None = N
         if not path.exists():
             raise ValueError(f"{path.parent}: is no run folder, it has no last.safetensors")
     if model is None:
-        arrays, metadata = checkpoint.read(path)
+        arrays, metadata = interop.read(path) if path.suffix in interop.PICKLED else checkpoint.read(path)
         if "model" not in metadata:
             raise ValueError(f"{path}: does not say which network it is of; say it with --model")
         network = models.build(**json.loads(metadata["model"]))
