@@ -25,10 +25,11 @@ import pickletools
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, NamedTuple, NoReturn
+from typing import IO, Any, Literal, NamedTuple, NoReturn
 
 import numpy as np
 
+from minicnn.checkpoint import from_bfloat16
 from minicnn.data.errors import DataError, reading
 
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001  # of the legacy format
@@ -44,6 +45,8 @@ LITERALS = {
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
 }
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+
+Order = Literal["<", ">"]
 
 
 class Storage(NamedTuple):
@@ -168,14 +171,12 @@ def _stored(dtype: str) -> np.dtype:
     return np.dtype({"bfloat16": "uint16", "bool": "uint8"}.get(dtype, dtype))
 
 
-def _fill(storage: Storage, content: bytes, order: str) -> None:
+def _fill(storage: Storage, content: bytes, order: Order) -> None:
     stored = _stored(storage.dtype).newbyteorder(order)
     if len(content) != len(storage.array) * stored.itemsize:
         raise ValueError(f"a storage of {len(storage.array)} {storage.dtype} has {len(content)} bytes")
     numbers = np.frombuffer(content, stored)
-    if storage.dtype == "bfloat16":  # the upper half of a float32
-        numbers = (numbers.astype(np.uint32) << 16).view(np.float32)
-    storage.array[...] = numbers
+    storage.array[...] = from_bfloat16(numbers) if storage.dtype == "bfloat16" else numbers
 
 
 # The machine
@@ -190,7 +191,7 @@ class Machine:
     def __init__(self, path: str | Path, size: int):
         self.path, self.size = path, size
         self.storages: dict[str, Storage] = {}
-        self.order = "<"  # of bytes
+        self.order: Order = "<"  # of the bytes of a number
         self._work = 0  # instructions, and items that they copied
         self._bytes = 0  # of all storages
         self._shown = 0  # bytes of all tensors, which may overlap
@@ -206,6 +207,7 @@ class Machine:
             items, stack = stack, below.pop()
             return items
 
+        argument: Any
         for instruction, argument, _ in pickletools.genops(stream):
             self.spend(1)
             name = instruction.name

@@ -180,3 +180,18 @@ def test_files_of_pytorch(tmp_path, zipped):
     interop.load_torch(expected, torch_state())
     for name, array in net.state_dict().items():
         assert np.array_equal(array, expected.state_dict()[name]), name
+
+
+def test_safetensors_in_bfloat16_become_float32(tmp_path):
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file as save_torch
+
+    state = {name: torch.from_numpy(array).bfloat16() for name, array in torch_state().items()}
+    save_torch({**state, "fc.bias": state["fc.bias"].float()}, tmp_path / "w.safetensors")
+    arrays, _ = interop.read(tmp_path / "w.safetensors")
+    assert arrays.keys() == state.keys()
+    for name, array in arrays.items():
+        assert array.dtype == np.float32 and np.array_equal(array, state[name].float().numpy()), name
+    save_torch({"w": torch.ones(3).to(torch.float8_e4m3fn)}, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"w\.safetensors: has numbers of a kind that NumPy does not have .*float8"):
+        interop.read(tmp_path / "w.safetensors")
