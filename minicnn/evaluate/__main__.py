@@ -40,8 +40,9 @@ def parser() -> argparse.ArgumentParser:
         "50, a grid (VGG); 144, of three squares at four scales (GoogLeNet)")  # fmt: skip
     add("--dense", action="store_true", help="all of each image at once; with --crops the mean of both")
     add("--scales", type=sides, default=(), metavar="N,…", help="lengths of the shorter side, of images that are not "
-        "cut to squares (default: the paper's, 8/7 of the network's size)")  # fmt: skip
-    add("--pad", type=_cli.not_negative(int), default=0, metavar="N", help="black pixels around the image (default: 0)")
+        "cut to squares (default: the paper's, 8/7 of the network's size; CIFAR's as they are)")  # fmt: skip
+    add("--pad", type=_cli.not_negative(int), metavar="N", help="black pixels around the image (default: 0, or what "
+        "crops of an image no larger than the network need)")  # fmt: skip
     add("--precise-bn", type=count, metavar="N", help="first take batch normalisation's statistics from N training "
         "batches")  # fmt: skip
     add("--save", metavar="FILE", help="write the weights with these statistics to a new .safetensors file")
@@ -88,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise ValueError(f"{path}: {network.name} was trained for {takes} {what}, {dataset.name} has {has}")
     network.to(device=on)
     train, dataset = normalised_for(path, train), normalised_for(path, dataset)
-    ways = chosen(options, network)
+    ways = chosen(options, network, dataset)
 
     if options.precise_bn:
         watch = functools.partial(watched, what="training batches")
@@ -104,12 +105,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def chosen(options: argparse.Namespace, network: models.Model) -> list[Views]:
+def chosen(options: argparse.Namespace, network: models.Model, dataset: Dataset) -> list[Views]:
     """The ways to look at an image that the options ask for; none for the centre of images as they are trained on."""
-    given = {"scales": options.scales, "pad": options.pad}
-    ways = [choose(None, network.image_size, **given)] if options.dense else []
-    if options.crops or (any(given.values()) and not ways):
-        ways.append(choose(options.crops or 1, network.image_size, **given))
+    look = functools.partial(choose, size=network.image_size, scales=options.scales, pad=options.pad, dataset=dataset)
+    ways = [look(None)] if options.dense else []
+    if options.crops or ((options.scales or options.pad) and not ways):
+        ways.append(look(options.crops or 1))
     return ways
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minicnn.data import Dataset
+from minicnn.data.folder import ImageFiles
 from minicnn.data.pixels import resample
 
 Image = np.ndarray  # uint8 (H, W, C)
@@ -115,7 +116,7 @@ class Views(NamedTuple):
 
     def __str__(self) -> str:
         scales = ", ".join(map(str, self.scales))
-        padded = f" and {self.pad} black pixels around" if self.pad else ""
+        padded = f", padded by {self.pad}" if self.pad else ""
         if self.protocol is None:
             what = "the whole image and its mirror image"
         else:
@@ -124,17 +125,33 @@ class Views(NamedTuple):
         return f"{what}, shorter side {scales}{padded}"
 
 
-def choose(crops: int | None, size: int, *, scales: Sequence[int] = (), pad: int = 0) -> Views:
+def choose(
+    crops: int | None,
+    size: int,
+    *,
+    scales: Sequence[int] = (),
+    pad: int | None = None,
+    dataset: Dataset | None = None,
+) -> Views:
     """The views of a network for `size` pixels: 1, 10, 50 or 144 `crops`, or with None the whole image, densely.
 
     `scales` are by default the papers': of a network for 224 pixels 256, for 144 crops also 288, 320 and 352, and for
-    another size in proportion. ValueError where crops do not fit into the image, or would all be the same one.
+    another size in proportion. Images of a `dataset` that are stored at one size, such as CIFAR's, are not enlarged for
+    that, except for 144 crops: a network that has learned from them knows them as large as they are. Where they are no
+    larger than the network, `pad` black pixels around give crops room, by default a 14th of its size.
+
+    ValueError where crops do not fit into the image, or would all be the same one.
     """
     if crops is not None and crops not in PROTOCOLS:
         raise ValueError(f"choose: crops must be one of {', '.join(map(str, PROTOCOLS))} or None, got {crops}")
     protocol = None if crops is None else PROTOCOLS[crops]
     sevenths = protocol.sevenths if protocol else (8,)
-    scales = tuple(scales) or tuple(round(size * n / 7) for n in sevenths)
+    stored = dataset.image_size if dataset and not isinstance(dataset.images, ImageFiles) else 0
+    if not scales and stored >= size and len(sevenths) == 1:
+        scales = (stored,)
+        if pad is None and stored == size and crops not in (None, 1):
+            pad = round(size / 14)
+    scales, pad = tuple(scales) or tuple(round(size * n / 7) for n in sevenths), pad or 0
     for scale in scales if protocol else ():
         room = f"{scale} pixels" + (f" and {pad} around them" if pad else "")
         if scale + 2 * pad < size:

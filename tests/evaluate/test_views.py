@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from minicnn.data import Dataset
+from minicnn.data.folder import ImageFiles
 from minicnn.evaluate import choose, views
 
 
@@ -84,9 +87,7 @@ def test_several_scales_and_padding():
 
 def test_a_view_says_what_it_is():
     assert str(choose(144, 224)) == "144 crops of 224×224 pixels, shorter side 256, 288, 320, 352"
-    assert str(choose(1, 32, scales=(32,), pad=4)) == (
-        "1 crop of 32×32 pixels, shorter side 32 and 4 black pixels around"
-    )
+    assert str(choose(1, 32, scales=(32,), pad=4)) == ("1 crop of 32×32 pixels, shorter side 32, padded by 4")
     assert str(choose(None, 224, scales=(256, 384))) == "the whole image and its mirror image, shorter side 256, 384"
 
 
@@ -103,3 +104,22 @@ def test_views_that_are_refused(crops, options, message):
     with pytest.raises(ValueError, match=message) as error:
         choose(crops, 28, **options)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("crops", "side", "scales", "pad"),
+    [
+        (10, 32, (32,), 2),  # padded, for the network is as large
+        (50, 28, (37,), 0),  # enlarged, for the network is larger
+        (10, 40, (40,), 0),  # there is room
+        (1, 32, (32,), 0),
+        (None, 32, (32,), 0),
+        (144, 32, (37, 41, 46, 50), 0),
+    ],
+)
+def test_images_of_one_size_are_not_enlarged_where_that_can_be_helped(crops, side, scales, pad):
+    dataset = squares(np.zeros((1, side, side, 3), np.uint8))
+    assert choose(crops, 32, dataset=dataset)[2:] == (scales, pad)
+    assert choose(1, 32, scales=(33,), pad=5, dataset=dataset)[2:] == ((33,), 5)
+    files = ImageFiles(["a.jpg"], side)
+    assert choose(10, 32, dataset=replace(dataset, images=files))[2:] == ((37,), 0)

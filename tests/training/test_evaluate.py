@@ -91,10 +91,10 @@ def first_lines(capsys, *arguments):
 
 def test_views_as_the_papers_have_them(run, capsys):
     ten, accuracy = first_lines(capsys, run, "--crops", 10)
-    assert ten == "10 crops of 8×8 pixels, shorter side 9" and accuracy.startswith("top-1 accuracy ")
+    assert ten == "10 crops of 8×8 pixels, shorter side 8, padded by 1" and accuracy.startswith("top-1 accuracy ")
     dense, grid, _ = first_lines(capsys, run, "--dense", "--crops", 50, "--scales", "8,12", "--pad", 1)
-    assert dense == "the whole image and its mirror image, shorter side 8, 12 and 1 black pixels around"
-    assert grid == "100 crops of 8×8 pixels, shorter side 8, 12 and 1 black pixels around"
+    assert dense == "the whole image and its mirror image, shorter side 8, 12, padded by 1"
+    assert grid == "100 crops of 8×8 pixels, shorter side 8, 12, padded by 1"
     assert first_lines(capsys, run, "--scales", 9)[0] == "1 crop of 8×8 pixels, shorter side 9"
 
 
