@@ -12,6 +12,9 @@ from minicnn.autograd import Array, Node, Tensor
 from minicnn.layers import Module
 from minicnn.look.tracing import Step, trace
 
+Makers = dict[Node | Tensor | None, Step]  # the step that made the result of a node
+
+WEIGHTED = ("conv2d", "linear")
 # What leaves each channel where it is, so that a layer behind still tells the branches apart.
 KEEPS_CHANNELS = {
     "relu", "lrn", "lcn", "batch_norm", "dropout", "max_pool", "avg_pool", "global_avg_pool", "mean", "reshape",
@@ -24,7 +27,7 @@ class Share(NamedTuple):
     module: str  # "inception3a"
     branch: str  # "branch2"
     channels: float  # of the channels of the map: what the others would be if all channels counted alike
-    own_weights: float  # of Σ|w| over the weights in the branch
+    own_weights: float  # of Σ|w| over the weights in the branches
     weights_behind: float  # of Σ|w| over the weights with which the next layers look at the map
     gradient: float  # of Σ|∂score/∂y| over the map
 
@@ -43,7 +46,7 @@ def branch_shares(model: Module, x: Array, label: int) -> list[Share]:
     """
     seen = trace(model, x, keep="concat")
     seen.score(label)
-    made_by: dict[Node | Tensor | None, Step] = {step.y.node: step for step in seen.steps if step.y.node}
+    made_by: Makers = {step.y.node: step for step in seen.steps if step.y.node}
     users: dict[Node | Tensor | None, list[Step]] = {}
     for step in seen.steps:
         for parent in _parents(step):
@@ -51,17 +54,20 @@ def branch_shares(model: Module, x: Array, label: int) -> list[Share]:
     shares = []
     for step in seen.steps:
         sizes = [array.shape[-1] for array in step.inputs if step.op == "concat" and array.ndim == 4]
-        if len(sizes) < 2 or sum(sizes) != step.y.shape[-1]:  # no concat, or one of positions
+        within_branch = any(user.op == "concat" for user in users.get(step.y.node, ()))
+        if (
+            len(sizes) < 2 or sum(sizes) != step.y.shape[-1] or within_branch
+        ):  # no concat, one of positions, a part of one
             continue
-        names = [_branch(step, made_by.get(parent)) for parent in _parents(step)]
         behind = sum(_mass_of_channels(user, step.y.shape[-1]) for user in _weighted(step, users))
         gradient: Array = step.y.grad
         columns = (
             np.array(sizes, float),
-            np.array([_mass(model, f"{step.layer}.{name}") for name in names]),
+            _own_masses(step, made_by),
             _sums(behind, sizes),
             _sums(abs(gradient).sum(axis=(0, 1, 2)), sizes),
         )
+        names = [_branch(step, made_by.get(parent), made_by) for parent in _parents(step)]
         rows = zip(*(column / (column.sum() or 1) for column in columns), strict=True)
         shares += [Share(step.layer, name, *map(float, row)) for name, row in zip(names, rows, strict=True)]
     return shares
@@ -72,16 +78,31 @@ def _parents(step: Step) -> tuple[Node | Tensor | None, ...]:
     return step.y.node.parents if step.y.node else ()
 
 
-def _branch(module: Step, last: Step | None) -> str:
-    """The name of a branch: of the module's child in which its last step ran."""
-    inside = (last.name if last else "input").removeprefix(f"{module.layer}.")
-    return inside.partition(".")[0]
+def _branch(module: Step, last: Step | None, made_by: Makers) -> str:
+    """The name of a branch: of the module's child in which its last step ran; "2a+2b" where the branch splits."""
+    if last is None or last.op != "concat":
+        return (last.name if last else "input").removeprefix(f"{module.layer}.").partition(".")[0]
+    return "+".join(_branch(module, made_by.get(parent), made_by) for parent in _parents(last))
 
 
-def _mass(model: Module, branch: str) -> float:
-    """Σ|w| over the filters of a branch, biases and normalisation aside."""
-    arrays = model.state_dict().items()
-    return sum(float(abs(w).sum()) for name, w in arrays if w.ndim >= 2 and name.startswith(f"{branch}."))
+def _own_masses(module: Step, made_by: Makers) -> np.ndarray:
+    """For each branch, Σ|w| over the weights on its way that are not on the way of all the others."""
+    ways = [_upstream(parent, made_by) for parent in _parents(module)]
+    shared = set.intersection(*ways)
+    own = [[made_by[node] for node in way - shared] for way in ways]
+    return np.array([sum(float(abs(s.inputs[1]).sum()) for s in way if s.op in WEIGHTED) for way in own])
+
+
+def _upstream(node: Node | Tensor | None, made_by: Makers) -> set[Node | Tensor | None]:
+    """An op and all ops that it depends on."""
+    found: set[Node | Tensor | None] = set()
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        if node in made_by and node not in found:
+            found.add(node)
+            waiting += _parents(made_by[node])
+    return found
 
 
 def _weighted(step: Step, users: Mapping[Node | Tensor | None, list[Step]]) -> Iterator[Step]:
@@ -89,7 +110,7 @@ def _weighted(step: Step, users: Mapping[Node | Tensor | None, list[Step]]) -> I
     waiting = list(users.get(step.y.node, ()))
     while waiting:
         user = waiting.pop()
-        if user.op in ("conv2d", "linear"):
+        if user.op in WEIGHTED:
             yield user
         elif user.op in KEEPS_CHANNELS:
             waiting += users.get(user.y.node, ())

@@ -39,10 +39,11 @@ def heat(a: np.ndarray) -> Picture:
 
 
 def over(image: Picture, a: np.ndarray) -> Picture:
-    """An image with a map of values from 0 to 1 over it, of whatever size, as colours that let the image show."""
+    """An image in grey, with a map of values from 0 to 1, of whatever size, over it; where that is 0 the image shows."""
     height, width = image.shape[:2]
-    smooth = Image.fromarray(a.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
-    return _rgb(0.45 * image.mean(axis=2, keepdims=True) + 0.55 * heat(np.asarray(smooth)))
+    smooth = np.asarray(Image.fromarray(a.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR))
+    share = 0.75 * np.clip(smooth, 0, 1)[..., None]  # of the colour
+    return _rgb((1 - share) * 0.8 * image.mean(axis=2, keepdims=True) + share * heat(smooth))
 
 
 def _rgb(values: np.ndarray) -> Picture:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from PIL import Image
 
 from minicnn import checkpoint, data, device, evaluate, models
 from minicnn.data import Dataset, folder
+from minicnn.data.folder import ImageFiles
 from minicnn.look.occlusion import probabilities
 from minicnn.weights import imagenet_classes
 
@@ -114,9 +116,21 @@ def _image(
         mean, std, classes = dataset.mean, dataset.std, dataset.classes
     else:
         mean, std, classes = _published(weights, network)
-    named = Path(image).absolute().parent.name
     one = Dataset(Path(image).name, pixels[None], np.zeros(1, np.int64), classes, mean, std)
-    return one, classes.index(named) if named in classes else None
+    return one, _class_of_folder(Path(image).resolve().parent, splits, classes)
+
+
+def _class_of_folder(folder: Path, splits: Mapping[str, Dataset], classes: tuple[str, ...]) -> int | None:
+    """The class of the images in a folder: one of the data set's folders, or one with a class's name."""
+    for dataset in splits.values():
+        if isinstance(dataset.images, ImageFiles):
+            label_of = {
+                os.path.dirname(file): int(y) for file, y in zip(dataset.images.files, dataset.labels, strict=True)
+            }
+            for of_class, label in label_of.items():
+                if Path(of_class).resolve() == folder:
+                    return label
+    return classes.index(folder.name) if folder.name in classes else None
 
 
 def _published(weights: Path, network: models.Model) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:

@@ -116,6 +116,15 @@ def test_an_image_is_prepared_as_its_data_set_is(run, folder):
     assert not np.array_equal(open_subject(str(run), "train:4").x, of_set.x)
 
 
+def test_the_class_of_a_file_is_that_of_its_folder(run, folder, tmp_path):
+    (tmp_path / "link").symlink_to(folder)  # the same folder by another name
+    assert open_subject(str(run), str(tmp_path / "link" / "train" / "n2_green" / "0.png")).label == 1
+    (tmp_path / "n3_blue").mkdir()
+    for name, why in (("n3_blue/own.png", "the image's own"), ("own.png", "the likeliest, for the network")):
+        Image.new("RGB", (9, 9), (200, 10, 10)).save(tmp_path / name)
+        assert open_subject(str(run), str(tmp_path / name)).why == why
+
+
 def test_a_grey_network_sees_a_colour_file_in_grey(tmp_path, folder):
     grey = tmp_path / "grey.npz"
     x = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1)).astype(np.uint8)

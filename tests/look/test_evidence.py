@@ -185,6 +185,30 @@ def test_every_inception_module_of_googlenet_has_four_branches():
     ]
 
 
+def test_a_branch_may_be_split_itself_and_its_layers_lie_side_by_side():
+    class Split(layers.Module):
+        """As the last modules of Inception-v3: a pair of convolutions on a common one is a branch."""
+
+        def __init__(self):
+            self.stem = layers.Conv2d(2, 2, 1)
+            self.one = layers.Conv2d(2, 1, 1)
+            self.wide_1, self.wide_2a, self.wide_2b = (layers.Conv2d(2, n, 1) for n in (2, 1, 2))
+
+        def forward(self, x):
+            x = self.stem(x)
+            wide = self.wide_1(x)
+            return ops.concat(self.one(x), ops.concat(self.wide_2a(wide), self.wide_2b(wide))).mean(axis=(1, 2))
+
+    model = on_device(Split())
+    shares = branch_shares(model, normal(1, 4, 4, 2), 0)
+    assert [(s.branch, s.channels, s.weights_behind, s.gradient) for s in shares] == [
+        ("one", 0.25, 0, 1),
+        ("wide_2a+wide_2b", 0.75, 0, 0),
+    ]
+    own = share([mass(model.one.weight), mass(model.wide_1.weight, model.wide_2a.weight, model.wide_2b.weight)])
+    numpy.testing.assert_allclose([s.own_weights for s in shares], own, rtol=1e-5)
+
+
 def test_a_network_without_branches_has_no_shares():
     assert branch_shares(on_device(models.build("resnet-mini", 5, 3, 16)), normal(1, 16, 16, 3), 0) == []
 
