@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,9 @@ from minicnn.autograd import Array, Node, Tensor
 from minicnn.layers import Module
 from minicnn.look.tracing import Step, trace
 
-Makers = dict[Node | Tensor | None, Step]  # the step that made the result of a node
+Made = Node | Tensor | None  # what is at the end of an edge of the tape
+Makers = dict[Made, Step]  # the step that made it
+Users = dict[Made, list[Step]]  # the steps that use it
 
 WEIGHTED = ("conv2d", "linear")
 # What leaves each channel where it is, so that a layer behind still tells the branches apart.
@@ -47,18 +49,13 @@ def branch_shares(model: Module, x: Array, label: int) -> list[Share]:
     seen = trace(model, x, keep="concat")
     seen.score(label)
     made_by: Makers = {step.y.node: step for step in seen.steps if step.y.node}
-    users: dict[Node | Tensor | None, list[Step]] = {}
+    users: Users = {}
     for step in seen.steps:
         for parent in _parents(step):
             users.setdefault(parent, []).append(step)
     shares = []
-    for step in seen.steps:
-        sizes = [array.shape[-1] for array in step.inputs if step.op == "concat" and array.ndim == 4]
-        within_branch = any(user.op == "concat" for user in users.get(step.y.node, ()))
-        if (
-            len(sizes) < 2 or sum(sizes) != step.y.shape[-1] or within_branch
-        ):  # no concat, one of positions, a part of one
-            continue
+    for step in (step for step in seen.steps if _joins_branches(step, users)):
+        sizes = [array.shape[-1] for array in step.inputs]
         behind = sum(_mass_of_channels(user, step.y.shape[-1]) for user in _weighted(step, users))
         gradient: Array = step.y.grad
         columns = (
@@ -73,9 +70,17 @@ def branch_shares(model: Module, x: Array, label: int) -> list[Share]:
     return shares
 
 
-def _parents(step: Step) -> tuple[Node | Tensor | None, ...]:
+def _parents(step: Step) -> tuple[Made, ...]:
     """What an op's arguments were made by: None for constants."""
     return step.y.node.parents if step.y.node else ()
+
+
+def _joins_branches(step: Step, users: Users) -> bool:
+    """Whether a step lays the maps of several branches side by side, and is not itself a part of a branch."""
+    if step.op != "concat" or step.y.ndim != 4 or any(user.op == "concat" for user in users.get(step.y.node, ())):
+        return False
+    channels = [array.shape[-1] for array in step.inputs]
+    return len(channels) > 1 and sum(channels) == step.y.shape[-1]  # positions can be laid side by side too
 
 
 def _branch(module: Step, last: Step | None, made_by: Makers) -> str:
@@ -89,13 +94,13 @@ def _own_masses(module: Step, made_by: Makers) -> np.ndarray:
     """For each branch, Σ|w| over the weights on its way that are not on the way of all the others."""
     ways = [_upstream(parent, made_by) for parent in _parents(module)]
     shared = set.intersection(*ways)
-    own = [[made_by[node] for node in way - shared] for way in ways]
+    own = [[step for node, step in made_by.items() if node in way - shared] for way in ways]
     return np.array([sum(float(abs(s.inputs[1]).sum()) for s in way if s.op in WEIGHTED) for way in own])
 
 
-def _upstream(node: Node | Tensor | None, made_by: Makers) -> set[Node | Tensor | None]:
+def _upstream(node: Made, made_by: Makers) -> set[Made]:
     """An op and all ops that it depends on."""
-    found: set[Node | Tensor | None] = set()
+    found: set[Made] = set()
     waiting = [node]
     while waiting:
         node = waiting.pop()
@@ -105,7 +110,7 @@ def _upstream(node: Node | Tensor | None, made_by: Makers) -> set[Node | Tensor 
     return found
 
 
-def _weighted(step: Step, users: Mapping[Node | Tensor | None, list[Step]]) -> Iterator[Step]:
+def _weighted(step: Step, users: Users) -> Iterator[Step]:
     """The first steps behind this one that multiply by weights, as far as its channels can be told apart."""
     waiting = list(users.get(step.y.node, ()))
     while waiting:

@@ -39,7 +39,7 @@ def heat(a: np.ndarray) -> Picture:
 
 
 def over(image: Picture, a: np.ndarray) -> Picture:
-    """An image in grey, with a map of values from 0 to 1, of whatever size, over it; where that is 0 the image shows."""
+    """An image in grey, with a map of values from 0 to 1, of whatever size, over it; 0 lets the image show."""
     height, width = image.shape[:2]
     smooth = np.asarray(Image.fromarray(a.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR))
     share = 0.75 * np.clip(smooth, 0, 1)[..., None]  # of the colour

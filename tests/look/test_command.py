@@ -107,6 +107,17 @@ def test_weights_without_a_run_are_taken_for_imagenets(tmp_path, folder):
     assert subject.others.shape == (1, 8, 8, 3)
 
 
+def test_weights_may_say_themselves_how_images_are_prepared(tmp_path, folder):
+    model, file = models.build("tiny"), folder / "val" / "n1_red" / "0.png"
+    facts = {"classes": ["a", "b", "c"], "mean": [0.5, 0.25, 0], "std": [0.5, 0.5, 2]}
+    metadata = {"model": json.dumps(model.config), **{key: json.dumps(value) for key, value in facts.items()}}
+    checkpoint.write(tmp_path / "published.safetensors", model.state_dict(), metadata)
+    subject = open_subject(str(tmp_path / "published.safetensors"), str(file), of="b")
+    assert subject.classes == ("a", "b", "c") and subject.label == 1
+    expected = (subject.picture / 255 - facts["mean"]) / facts["std"]
+    np.testing.assert_allclose(subject.x[0], expected, atol=1e-5)
+
+
 def test_an_image_is_prepared_as_its_data_set_is(run, folder):
     of_file = open_subject(str(run), str(folder / "val" / "n3_blue" / "0.png"))
     of_set = open_subject(str(run), "test:4")
