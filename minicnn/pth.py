@@ -75,14 +75,7 @@ def state_dict(path: str | Path) -> dict[str, np.ndarray]:
     content = read(path)
     arrays = _arrays(content)
     if not arrays:
-        held = (
-            ", ".join(map(_printable, list(content)[:8]))
-            if isinstance(content, dict)
-            else f"a {type(content).__name__}"
-        )
-        raise DataError(
-            f"{path}: holds no state dict, but {held[:200] or 'nothing'}; save model.state_dict() in PyTorch"
-        )
+        raise DataError(f"{path}: holds no state dict, but {_held(content)}; save model.state_dict() in PyTorch")
     if not all(name.isprintable() for name in arrays):
         raise DataError(f"{path}: damaged, names of weights hold what cannot be printed; use another file")
     return arrays
@@ -109,6 +102,13 @@ def _arrays(content: Any, depth: int = 3) -> dict[str, np.ndarray]:
         if nested := _arrays(content.get(key), depth - 1):
             return nested
     return {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, np.ndarray)}
+
+
+def _held(content: Any) -> str:
+    """What a file holds, in some words."""
+    if isinstance(content, dict):
+        return ", ".join(map(_printable, list(content)[:8])) or "nothing"
+    return f"a {type(content).__name__}"
 
 
 def _printable(text: Any) -> str:

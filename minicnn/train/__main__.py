@@ -33,10 +33,14 @@ def main(arguments: list[str] | None = None) -> int:
     validation = None
     if config["validation"]:
         train, validation = data.split_validation(train, config["validation"], config["seed"])
-    trainer = Trainer(config, train, on=on, loader_threads=options.loader_threads)
-    say(f"{trainer.model.name}: {trainer.parameters():,} parameters, {train}")
-
     run = Run(options.out, options.model)
+    starts = not run.goes_on(options.resume)
+    trainer = Trainer(config, train, on=on, loader_threads=options.loader_threads, starts=starts)
+    kept = f" and {trainer.frozen():,} frozen ones" if trainer.frozen() else ""
+    say(f"{trainer.model.name}: {trainer.parameters():,} parameters{kept}, {train}")
+    if trainer.taken:
+        say(str(trainer.taken))
+
     if run.begin(config, resume=options.resume, overwrite=options.overwrite):
         trainer.restore(*run.read_last())
         if run.is_finished(config["epochs"]):

@@ -110,6 +110,8 @@ def parser() -> argparse.ArgumentParser:
     yes_or_no = argparse.BooleanOptionalAction
     setting("--epochs", "passes over the training images", type=count, metavar="N")
     setting("--batch-size", "images in a step", type=int, metavar="N")
+    add("--init-from", metavar="WEIGHTS", help="start from what fits of a run folder, a .safetensors or a .pth file")
+    add("--freeze", metavar="NAMES", help="do not train these layers or parameters, such as 'conv1,layer1,*.bn2.*'")
     setting("--lr", "base learning rate, which the schedule scales", type=rate, metavar="RATE")
     setting("--schedule", "of the rate, such as cosine or warmup:1+step:30:0.1", metavar="TEXT")
     setting("--optimizer", "how a gradient becomes a step", choices=["sgd", "rmsprop", "adam", "adamw"])
@@ -133,5 +135,5 @@ def configuration(options: argparse.Namespace) -> Settings:
     settings |= {key: getattr(options, key) for key in settings if getattr(options, key) is not None}
     if settings["optimizer"] != "sgd" and options.nesterov is None:
         settings["nesterov"] = False
-    always = ("model", "variant", "data", "image_size", "skip_corrupt", "seed", "precision")
+    always = ("model", "variant", "data", "image_size", "skip_corrupt", "init_from", "freeze", "seed", "precision")
     return {**{key: getattr(options, key) for key in always}, **settings}
