@@ -96,8 +96,10 @@ CPU_ONLY = {
     "training/test_options.py": "reads options and computes nothing",
     "test_benchmarks*": "measures the CPU backend beside PyTorch on the CPU",
     "test_doctor.py": "describes the machine",
+    "test_pth.py": "reads files and computes nothing",
     "test_readme.py": "reads a text",
     "test_schedules.py": "computes with Python's numbers alone",
+    "test_weights.py": "reads and writes files",
 }
 
 
