@@ -81,7 +81,7 @@ class Unit(Module):
     `first` is for the first unit of a network: its input is activated already, for both of its paths (appendix), and it
     does not do so again. `shortcut=None` leaves h out: two or three layers of a plain network.
 
-    ValueError for a `unit`, `skip` or `shortcut` that does not exist, and where skip_dropout is no probability.
+    ValueError for a `unit`, `skip` or `shortcut` that does not exist, and for a skip_dropout outside [0, 1).
     """
 
     bn1: BatchNorm

@@ -239,6 +239,7 @@ def test_full_preactivation_is_computed_in_fused_ops():
     assert sorted(names) == sorted(expected)
 
 
+@pytest.mark.not_on_host("goes through a thousand layers and back")
 def test_resnet_1001_goes_back_through_all_its_layers():
     """And that with a stack for no more than a few hundred calls."""
     minicnn.seed(0)
