@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from minicnn import ops
@@ -18,6 +18,11 @@ from minicnn.models.model import Model
 _BUILDERS: dict[str, Callable[..., Model]] = {**resnet.MODELS, **googlenet.MODELS, **vgg.MODELS}
 _ALIASES = vgg.ALIASES
 _SIZES = ("num_classes", "in_channels", "image_size")
+
+
+def register(builders: Mapping[str, Callable[..., Model]]) -> None:
+    """Let `build` know networks from elsewhere, by their names."""
+    _BUILDERS.update(builders)
 
 
 def names() -> list[str]:

@@ -81,13 +81,13 @@ def compile_kernels(trainer: Trainer) -> float:
         return trainer.compile()
 
 
-def learn(trainer: Trainer, run: Run, validation: Dataset | None) -> None:
+def learn(trainer: Trainer, run: Run, validation: Dataset | None, progress: Progress | None = None) -> None:
     """Train the epochs that are left; after each, the run folder holds all that is needed to go on."""
     epochs = trainer.config["epochs"]
     rows = run.read_metrics()[: trainer.epochs_done]
-    with Progress(epochs, len(trainer.loader), trainer.epochs_done) as progress:
+    with progress or Progress(epochs, len(trainer.loader), trainer.epochs_done) as shown:
         while trainer.epochs_done < epochs:
-            trained = train_epoch(trainer, progress)
+            trained = train_epoch(trainer, shown)
             validated = validate(trainer, validation) if validation else {}
             trainer.schedule.observe(validated.get("loss", trained["loss"]))
 
@@ -97,7 +97,7 @@ def learn(trainer: Trainer, run: Run, validation: Dataset | None) -> None:
                     run.write_best(model.state_dict(), trainer.metadata())
             run.write_metrics(rows)
             run.write_last(trainer.saved(), trainer.metadata())
-            progress.end_epoch(trained["loss"], trained["accuracy"], validated.get("accuracy"))
+            shown.end_epoch(trained["loss"], trained["accuracy"], validated.get("accuracy"))
 
 
 def train_epoch(trainer: Trainer, progress: Progress) -> dict[str, float]:
