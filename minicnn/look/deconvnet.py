@@ -40,8 +40,8 @@ def projections(model: Module, x: Array, layer: str, units: Sequence[int]) -> np
     is back-propagation with one formula changed: ReLU passes the *positive* part of what arrives, wherever it was
     itself open. Of layers that the paper's network has not, each keeps its gradient where that is a transposed linear
     map: averages spread, sums go to all their terms, linear layers are transposed, and BatchNorm, in evaluation a
-    stretch of each channel, is a part of the filters before it. Contrast normalisation (LRN, LCN) is left out, as in
-    the paper. Where windows overlap, a place that won several gets the sum.
+    stretch of each channel, is a part of the filters before it. The paper names no step that undoes contrast
+    normalisation (LRN, LCN): it is passed over. Where windows overlap, a place that won several gets the sum.
 
     x (1, H, W, C) -> (len(units), H, W, C), in the image's normalised scale: 0 is no contribution. A unit that responds
     nowhere gives zeros. `layer` may also end in numbers, such as "fc": its units are the classes. ValueError for a

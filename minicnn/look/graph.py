@@ -21,8 +21,9 @@ class Box(NamedTuple):
 def network_graph(model: Module, x: Array) -> list[Box]:
     """The network as boxes and arrows: read off the tape, so it is what ran, not what was meant.
 
-    Shortcuts and branches show as arrows that go around. x (1, H, W, C) -> boxes in the order in which they run, each
-    after its parents.
+    Shortcuts and branches show as arrows that go around.
+
+    x (1, H, W, C) -> boxes in the order in which they run, each after its parents.
     """
     seen = trace(model, x, fused=True)
     boxes = [Box("image", "", x.shape[1:], ())]

@@ -29,7 +29,7 @@ class Section(NamedTuple):
     """The answer to one question: what is shown, how to read it, the pictures."""
 
     title: str
-    explanation: str
+    explanation: str  # paragraphs with empty lines between them; what is indented is a formula or a table
     figures: list[Figure]
 
 
@@ -45,13 +45,17 @@ def html(title: str, facts: Mapping[str, str], sections: Sequence[Section]) -> s
         "</table>",
     ]
     for section in sections:
-        lines += [f"<h2>{escape(section.title)}</h2>", f'<p class="how">{escape(section.explanation)}</p>']
+        lines += [f"<h2>{escape(section.title)}</h2>", *map(_paragraph, section.explanation.split("\n\n"))]
         for figure in section.figures:
             lines.append(
                 f'<figure><img src="{_inlined(figure)}" alt="{escape(section.title)}">'
                 f"<figcaption>{escape(figure.caption)}</figcaption></figure>"
             )
     return "\n".join([*lines, "</body></html>", ""])
+
+
+def _paragraph(text: str) -> str:
+    return f"<pre>{escape(text)}</pre>" if text.startswith("    ") else f'<p class="how">{escape(text)}</p>'
 
 
 def _inlined(figure: Figure) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import itertools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -37,8 +39,11 @@ class Options:
 
 
 def _says(function: Callable) -> str:
-    """How to read the result: the beginning of the function's own explanation."""
-    return " ".join(str(inspect.getdoc(function)).split("\n\n")[0].split())
+    """How to read the result: the function's own explanation, without what only callers need, and its source."""
+    text = str(inspect.getdoc(function))
+    explanation = itertools.takewhile(lambda part: not part.startswith(("x (", "Returns")), text.split("\n\n"))
+    source = re.findall(r"\bSource[^:]*: .*", text, re.DOTALL)
+    return "\n\n".join([*explanation, *source])
 
 
 def _layers(subject: Subject, options: Options) -> list[str]:

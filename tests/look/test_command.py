@@ -78,6 +78,8 @@ def test_all_pictures_and_the_page(run, folder, tmp_path, capsys):
             assert np.asarray(Image.open(tmp_path / "out" / name).convert("RGB")).std() > 1
     page = (tmp_path / "out" / "index.html").read_text("utf-8")
     assert page.count('<img src="data:image/') == 9 and "tiny has no parallel branches." in page
+    assert "A trained network has edges of all directions" in page and "x (1, H, W, C)" not in page
+    assert page.count('<p class="how">Source') == 6 and "arXiv:1610.02391" in page
     assert "n2_green (the image&#x27;s own)" in page
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 + 10 and lines[-1] == str(tmp_path / "out" / "index.html")

@@ -187,7 +187,11 @@ class Reader(HTMLParser):
 
 def test_the_page_needs_nothing_else():
     png, svg = render.png(np.zeros((2, 2, 3), np.uint8)), drawing.svg(BRANCHES).encode()
-    section = Section("A & B", "How <to> read", [Figure("a.png", png, 'cap "tion"'), Figure("b.svg", svg, "<x>")])
+    section = Section(
+        "A & B",
+        "How <to> read\n\n    a = b\n    c\n\nend",
+        [Figure("a.png", png, 'cap "tion"'), Figure("b.svg", svg, "<x>")],
+    )
     text = html("Inside", {"network": "<resnet>"}, [section])
     page = Reader()
     page.feed(text)
@@ -195,4 +199,5 @@ def test_the_page_needs_nothing_else():
     assert kinds == ("data:image/png", "data:image/svg+xml")
     assert [base64.b64decode(content) for content in contents] == [png, svg]
     assert page.links == [] and not {"script", "link", "iframe"} & set(page.tags)
-    assert "A &amp; B" in text and "&lt;resnet&gt;" in text and "How &lt;to&gt; read" in text and "url(" not in text
+    assert "A &amp; B" in text and "&lt;resnet&gt;" in text and "url(" not in text
+    assert '<p class="how">How &lt;to&gt; read</p>\n<pre>    a = b\n    c</pre>\n<p class="how">end</p>' in text
