@@ -50,17 +50,21 @@ class Windows(layers.Module):
     def __init__(self):
         self.dilated = layers.Conv2d(1, 2, (1, 3), pad=(0, 2), dilation=2)
         self.pool = layers.AvgPool(3, stride=2, pad=1)
+        self.after = layers.Conv2d(2, 2, (1, 3), pad=(0, 1))
         self.lcn = layers.LCN(5)
 
     def forward(self, x):
         x = self.dilated(x)  # sees 5 in a row
-        x = ops.concat(self.pool(x), ops.subsample(x, 2))  # 5 + 2; the other path still sees 5
-        return self.lcn(x).mean(axis=(1, 2))  # 7 + 2·8
+        sparse = self.after(ops.subsample(x, 2))  # 5, then 2·2 more
+        x = ops.concat(self.pool(x), sparse)  # 5 + 2; the other path sees 9
+        return self.lcn(x).mean(axis=(1, 2))  # 9 + 2·8
 
 
 def test_receptive_fields():
     fields = [(row.op, row.receptive_field) for row in profile(Windows(), image_size=12, in_channels=1)]
-    assert fields == [("conv2d", 5), ("avg_pool", 7), ("subsample", 5), ("concat", 7), ("lcn", 23), ("mean", 0)]
+    assert fields == [
+        ("conv2d", 5), ("subsample", 5), ("conv2d", 9), ("avg_pool", 7), ("concat", 9), ("lcn", 25), ("mean", 0),
+    ]  # fmt: skip
 
 
 def seen(model, side):

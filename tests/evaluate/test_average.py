@@ -140,10 +140,18 @@ def test_no_batch_is_larger_than_allowed(pictures, monkeypatch, crops):
 
 def test_views_of_many_sizes_do_not_pile_up(monkeypatch):
     monkeypatch.setattr(average, "IMAGES", 6)
-    seen = ((i, [numpy.zeros((2, 4, 4 + i, 3), numpy.uint8)]) for i in range(20))
-    batches = [(owners.tolist(), images.shape) for owners, images in average._batches(seen)]
-    assert batches[3] == ([3, 3], (2, 4, 7, 3))
-    assert sorted(owner for owners, _ in batches for owner in owners) == sorted([*range(20), *range(20)])
+    cut = []
+
+    def seen():
+        for i in range(20):
+            cut.append(i)
+            yield i, [numpy.zeros((2, 4, 4 + i, 3), numpy.uint8)]
+
+    batches = average._batches(seen())
+    owners, images = next(batches)
+    assert owners.tolist() == [0, 0] and images.shape == (2, 4, 4, 3)
+    assert cut == [0, 1, 2, 3]  # then 8 views are waiting, none for another of its size
+    assert [owners.tolist() for owners, _ in batches] == [[i, i] for i in range(1, 20)]
 
 
 def test_the_models_mode_is_put_back(pictures):
