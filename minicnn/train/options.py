@@ -89,6 +89,8 @@ def parser() -> argparse.ArgumentParser:
     add("--image-size", type=count, metavar="N", help="resample images to this side (default: folders to 224)")
     add("--skip-corrupt", action="store_true", help="leave out image files that cannot be decoded, and count them")
     add("--recipe", choices=["default", "paper"], default="default", help="what fills in the settings below")
+    add("--init-from", metavar="WEIGHTS", help="start from what fits of a run folder, a .safetensors or a .pth file")
+    add("--freeze", metavar="NAMES", help="do not train these layers or parameters, such as 'conv1,layer1,*.bn2.*'")
     add("--seed", type=_cli.not_negative(int), default=0, metavar="N", help="of weights, order, changes and dropout")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where arrays live")
     add("--threads", type=_cli.threads, metavar="N", help="of the CPU kernels (default: the usable cores)")
@@ -110,8 +112,6 @@ def parser() -> argparse.ArgumentParser:
     yes_or_no = argparse.BooleanOptionalAction
     setting("--epochs", "passes over the training images", type=count, metavar="N")
     setting("--batch-size", "images in a step", type=int, metavar="N")
-    add("--init-from", metavar="WEIGHTS", help="start from what fits of a run folder, a .safetensors or a .pth file")
-    add("--freeze", metavar="NAMES", help="do not train these layers or parameters, such as 'conv1,layer1,*.bn2.*'")
     setting("--lr", "base learning rate, which the schedule scales", type=rate, metavar="RATE")
     setting("--schedule", "of the rate, such as cosine or warmup:1+step:30:0.1", metavar="TEXT")
     setting("--optimizer", "how a gradient becomes a step", choices=["sgd", "rmsprop", "adam", "adamw"])

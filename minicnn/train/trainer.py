@@ -207,9 +207,9 @@ class Trainer:
         """
         began = time.perf_counter()
         before = {name: array.copy() for name, array in self.saved().items()}
+        self._train()
         drawn = self._dropout_steps()
         images = np.zeros((min(FEW, self.config["batch_size"]), *self.image_shape), np.float32)
-        self._train()
         labels = np.arange(len(images)) % self.model.num_classes
         loss, _ = self.forward(images.astype(self.loader.dtype), labels)
         self._learn(loss)
