@@ -52,7 +52,7 @@ def profile(model: Module, image_size: int | None = None, in_channels: int | Non
 
     owners = {id(tensor.data): name.rpartition(".")[0] for name, tensor in model.named_parameters()}
     unused = {id(tensor.data): tensor.size for tensor in model.parameters()}
-    reaches = {id(image.data): Reach()}  # of arrays that may be gone by now: a new one of the same id writes over it
+    reaches: dict[int, Reach | None] = {id(image.data): Reach()}  # by arrays, new ones perhaps of an old one's id
     rows: list[Row] = []
 
     def watch(event: Event) -> None:
@@ -60,10 +60,8 @@ def profile(model: Module, image_size: int | None = None, in_channels: int | Non
         used = [id(array) for array in event.inputs if id(array) in owners]
         layer = owners[used[0]] if used else running[-1]
         parameters = sum(unused.pop(array, 0) for array in used)
-        reach = _reach(event, [reaches[id(array)] for array in event.inputs if id(array) in reaches])
-        reaches.pop(id(y), None)
-        if reach:
-            reaches[id(y)] = reach
+        reach = _reach(event, [seen for array in event.inputs if (seen := reaches.get(id(array)))])
+        reaches[id(y)] = reach
         activations, columns = (y.size, _columns(event)) if op in CONVOLUTIONS else (0, 0)
         multiply_adds = _multiply_adds(op, event.inputs, y)
         field = max(reach.sees) if reach else 0
