@@ -30,7 +30,8 @@ def branch_usefulness(model: Model, images: Dataset) -> Figures:
     shares = _shares(model, x, labels)
     modules = {name: module for name, module in model.named_modules() if isinstance(module, Concat)}
     whole = _loss(model, x, labels)
-    rows, ranks = [], {f"rank_{measure}{per}": [] for measure in MEASURES for per in ("", "_per_channel")}
+    rows = []
+    ranks: dict[str, list[float]] = {f"rank_{measure}{per}": [] for measure in MEASURES for per in ("", "_per_channel")}
     for name, module in modules.items():
         mine = [share for share in shares if share["module"] == name]
         for i, share in enumerate(mine):

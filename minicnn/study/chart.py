@@ -72,7 +72,7 @@ def lines(series: Mapping[str, Line], title: str, x_label: str, y_label: str, *,
             f'<polyline points="{" ".join(points)}" fill="none" stroke="{colour}" stroke-width="1.8"{dashed}/>'
         )
         if len(points) <= 30:
-            parts += [_dot(*point.split(","), colour) for point in points]  # type: ignore[arg-type]
+            parts += [_dot(x_axis(x), y_axis(y), colour) for x, y in zip(line.x, line.y, strict=True)]
         if points:
             ends.append((float(points[-1].split(",")[1]), name, colour))
     for y, name, colour in _spread(sorted(ends)):
@@ -160,8 +160,8 @@ def _number(value: float) -> str:
     return f"{value:.0e}" if value and (abs(value) < 1e-3 or abs(value) >= 1e6) else f"{value:.6g}"
 
 
-def _dot(x: float | str, y: float | str, colour: str, radius: float = 2.4) -> str:
-    return f'<circle cx="{float(x):.1f}" cy="{float(y):.1f}" r="{radius}" fill="{colour}"/>'
+def _dot(x: float, y: float, colour: str, radius: float = 2.4) -> str:
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" fill="{colour}"/>'
 
 
 def _text(x: float, y: float, content: str, anchor: str, colour: str = "#333", weight: str = "normal") -> str:

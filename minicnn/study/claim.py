@@ -110,6 +110,18 @@ LEARNING = (
 )
 
 
+# Of the table of arms: each figure with its heading and how its numbers are written.
+TRAINED = {
+    "train_error": "training error, %|.2f",
+    "test_error": "test error, %|.2f",
+    "train_loss": "training loss|.3f",
+    "test_loss": "test loss|.3f",
+    "parameters": "parameters|,.0f",
+    "multiply_adds": "multiply-adds|,.0f",
+    "seconds": "seconds|.1f",
+}
+
+
 @dataclass(frozen=True)
 class Claim:
     """One statement, and the experiment that asks whether it is so.
@@ -130,7 +142,7 @@ class Claim:
     arms: Sequence[Arm] = ()
     parts: Sequence[Part] = ()
     scales: Mapping[str, Scale] = field(default_factory=dict)
-    columns: Mapping[str, str] = field(default_factory=lambda: dict(TRAINED))  # figure -> its heading and format
+    columns: Mapping[str, str] = field(default_factory=TRAINED.copy)  # figure -> its heading and format
     charts: Sequence[Chart] = LEARNING
     published_verdict: str = "holds"
 
@@ -147,15 +159,3 @@ class Claim:
 
     def parts_at(self, scale: str) -> Sequence[Part]:
         return self.at(scale).parts or self.parts
-
-
-# Of the table of arms: each figure with its heading and how its numbers are written.
-TRAINED = {
-    "train_error": "training error, %|.2f",
-    "test_error": "test error, %|.2f",
-    "train_loss": "training loss|.3f",
-    "test_loss": "test loss|.3f",
-    "parameters": "parameters|,.0f",
-    "multiply_adds": "multiply-adds|,.0f",
-    "seconds": "seconds|.1f",
-}

@@ -8,7 +8,7 @@ from typing import Any
 
 from minicnn import checkpoint
 from minicnn.study import page
-from minicnn.study.page import Heading, Table, Text
+from minicnn.study.page import Block, Heading, Table, Text
 from minicnn.study.statistics import FAILS, HOLDS
 
 HEAD = ("claim", "verdict", "scale", "seeds", "decided by", "the papers")
@@ -28,7 +28,7 @@ def write(folder: Path) -> Path:
         )
         for s in summaries
     ]
-    blocks = [
+    blocks: list[Block] = [
         Heading("The claims of the papers, and what came out here", 1),
         Text(
             "Each verdict is computed from an interval, by `python -m minicnn.study`: a claim holds if the whole "

@@ -275,14 +275,16 @@ def _pictures(study: Study, results: Results) -> list[Block]:
 def _series(wanted: Chart, results: Results) -> dict[str, chart.Line]:
     """A line for each arm, or for each series: the mean over the seeds, and the band from the lowest to the highest."""
     drawn = {}
-    several = isinstance(wanted.series, tuple)
-    for arm, series in itertools.product(wanted.arms or results, wanted.series if several else [wanted.series]):
+    names = wanted.series if isinstance(wanted.series, tuple) else (wanted.series,)
+    for arm, series in itertools.product(wanted.arms or results, names):
         runs = [f[SERIES][series] for f in results.get(arm, {}).values() if series in f.get(SERIES, {})]
         length = min(map(len, runs), default=0)
         if length:
             values = np.array([run[:length] for run in runs])
             ends = (values.min(axis=0).tolist(), values.max(axis=0).tolist()) if len(runs) > 1 else ((), ())
-            drawn[series if several else arm] = chart.Line(range(1, length + 1), values.mean(axis=0).tolist(), *ends)
+            drawn[series if len(names) > 1 else arm] = chart.Line(
+                range(1, length + 1), values.mean(axis=0).tolist(), *ends
+            )
     return drawn
 
 

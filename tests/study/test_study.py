@@ -11,10 +11,11 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from minicnn.study import engine
+from minicnn.study import engine, training
 from minicnn.study.__main__ import main
 from minicnn.study.statistics import FAILS, HOLDS, UNDECIDED
 from minicnn.study.training import Training
+from minicnn.train.trainer import NotFinite, Trainer
 
 
 def results(folder):
@@ -22,7 +23,7 @@ def results(folder):
     found = {path.name: json.loads(path.read_text("utf-8")) for path in (folder / "results").iterdir()}
     for content in found.values():
         for figure in ("seconds", "images_per_second"):
-            del content["figures"][figure]
+            content["figures"].pop(figure, None)
     return found
 
 
@@ -159,3 +160,35 @@ def test_a_damaged_result_is_named(study, tmp_path, capsys):
     path.write_text("{")
     assert study("projections", "--seeds", 1) == 2
     assert f"{path}: is damaged; delete it" in capsys.readouterr().err
+
+
+def test_an_arm_that_is_stopped_goes_on_where_it_was(study, tmp_path, monkeypatch):
+    """With checkpoints, as longer arms have them: the curves are whole, and the numbers the same."""
+    monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
+    assert study("projections", "--seeds", 1) == 0
+    whole = results(tmp_path / "out")
+    (tmp_path / "out").rename(tmp_path / "whole")
+
+    step, steps = Trainer.step, []
+
+    def stopped(self, images, labels):
+        steps.append(len(labels))
+        if len(steps) == 3:  # in the second epoch
+            raise KeyboardInterrupt
+        return step(self, images, labels)
+
+    monkeypatch.setattr(Trainer, "step", stopped)
+    assert study("projections", "--seeds", 1) == 130
+    assert study("projections", "--seeds", 1) == 0
+    assert len(steps) == 3 + 2 + 2 * 4
+    assert results(tmp_path / "out") == whole
+
+
+def test_a_training_that_diverges_is_no_better_than_chance(study, tmp_path, monkeypatch):
+    def diverged(self, images, labels):
+        raise NotFinite("the loss is nan at step 1")
+
+    monkeypatch.setattr(Trainer, "step", diverged)
+    assert study("projections", "--seeds", 1) == 0
+    assert all(content["figures"]["test_error"] == 50 for content in results(tmp_path / "out").values())
+    assert "diverged: the loss is nan at step 1" in (tmp_path / "out" / "11-projections.md").read_text("utf-8")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from minicnn.study.claim import Arm, Claim, Data, Part, Scale
 from minicnn.study.claims import depth
 from minicnn.study.claims.scales import BUNDLED_SMALL, BUNDLED_TINY, CIFAR10, FASHION_DEEP, IMAGENET
@@ -68,7 +70,7 @@ PLACEMENTS = {
     "ReLU-only pre-activation": "relu-only-preact",
     "full pre-activation": "full-preact",
 }
-SKIPS = {
+SKIPS: dict[str, dict[str, Any]] = {
     "scaled by 0.5": {"skip": "scale", "skip_scale": 0.5},
     "scaled by 0.5, F too": {"skip": "scale", "skip_scale": 0.5, "residual_scale": 0.5},
     "exclusive gate, bias −6": {"skip": "exclusive-gate", "gate_bias": -6.0},
@@ -84,16 +86,16 @@ WITHOUT_BN = {"optimizer": "adam", "lr": 1e-3, "weight_decay": 0.0, "clip": 5.0,
 
 
 def units(model: str) -> tuple[Arm, ...]:
-    variants: dict[str, dict[str, object]] = {"original": {}}
+    variants: dict[str, dict[str, Any]] = {"original": {}}
     variants |= {name: {"unit": unit} for name, unit in PLACEMENTS.items()}
-    variants |= {f"shortcut: {name}": dict(skip) for name, skip in SKIPS.items()}
+    variants |= {f"shortcut: {name}": skip for name, skip in SKIPS.items()}
     variants |= {f"shortcut over {span} layer{'s' * (span > 1)}": {"span": span} for span in SPANS}
     return tuple(Arm(name, Training(model, variant)) for name, variant in variants.items())
 
 
 def outside(layers: int) -> tuple[Arm, ...]:
     """A network in VGG's manner, without BatchNorm, and the same with shortcuts."""
-    shared: dict[str, object] = {"depth": layers, "norm": "none"}
+    shared: dict[str, Any] = {"depth": layers, "norm": "none"}
     return (
         Arm("VGG-like", Training("chain", shared, WITHOUT_BN)),
         Arm("VGG-like with shortcuts", Training("chain", {**shared, "shortcut": True}, WITHOUT_BN)),
