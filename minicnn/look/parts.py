@@ -87,29 +87,37 @@ def projections(subject: Subject, options: Options) -> Section:
         y = look.trace(subject.model, subject.x).find(layer).y.numpy()  # (1, H, W, C) or (1, C)
         strongest = look.strongest(y.reshape(-1, 1, y.shape[-1]), UNITS)
         units = strongest if options.unit is None else [options.unit]
-        side = 96 if len(units) > 1 else 256
-        sheet = render.tiles(
-            [
-                render.tiles([render.enlarged(part, side) for part in (render.signed(p), _cause(subject.picture, p))])
-                for p in look.projections(subject.model, subject.x, layer, units)
-            ]
-        )
+        patterns = look.projections(subject.model, subject.x, layer, units)
+        side = 128 if len(units) > 1 else 256
+        sheet = render.tiles([_where_and_what(subject.picture, pattern, side) for pattern in patterns])
         caption = (
-            f"{layer}; {_listed('unit', units)}. Beside each pattern the image, dimmed where nothing of the pattern "
-            "comes from."
+            f"{layer}; {_listed('unit', units)}. For each: where in the image, the image there, and the pattern there, "
+            "on a scale of its own; grey is 0."
         )
         figures.append(Figure(f"projections-{layer}.png", render.png(sheet), caption))
     return Section("Deconvnet projections", _says(look.projections), figures)
 
 
-def _cause(picture: np.ndarray, pattern: np.ndarray) -> np.ndarray:
-    """The picture, dimmed outside the smallest box that holds the pattern."""
-    rows, columns = (np.flatnonzero(abs(pattern).max(axis=axes)) for axes in ((1, 2), (0, 2)))
+def _where_and_what(picture: np.ndarray, pattern: np.ndarray, side: int) -> np.ndarray:
+    """The picture, dimmed where nothing of a pattern comes from; that part of the picture; the pattern there."""
+    place = _square_around(abs(pattern).max(axis=2))
     dimmed = picture // 4
-    if len(rows):
-        box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-        dimmed[box] = picture[box]
-    return dimmed
+    dimmed[place] = picture[place]
+    return render.tiles(
+        [render.fitted(a, side) for a in (dimmed, picture[place], render.signed(pattern[place]))], columns=3
+    )
+
+
+def _square_around(strength: np.ndarray) -> tuple[slice, slice]:
+    """The smallest square that holds all of a map (H, W) but what is too faint to be seen; all of it where it is 0."""
+    visible = strength >= strength.max() / 50
+    ends = [np.flatnonzero(visible.any(axis=axis))[[0, -1]] for axis in (1, 0)]  # first and last row, column
+    side = max(int(last - first) for first, last in ends) + 1
+    starts = [
+        min(int(first + last + 1 - side) // 2, n - side) for (first, last), n in zip(ends, strength.shape, strict=True)
+    ]
+    top, left = (max(start, 0) for start in starts)
+    return slice(top, top + side), slice(left, left + side)
 
 
 def occlusion(subject: Subject, options: Options) -> Section:

@@ -15,6 +15,7 @@ from minicnn import models
 from minicnn.look import drawing, network_graph, render
 from minicnn.look.graph import Box
 from minicnn.look.page import Figure, Section, html
+from minicnn.look.parts import _square_around
 from tests import device
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -80,6 +81,14 @@ def test_bars_are_as_long_as_their_values():
 def test_a_png_holds_the_picture():
     image = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(render.png(image)))), image)
+
+
+def test_the_place_of_a_pattern_is_the_square_around_what_is_visible():
+    strength = np.zeros((10, 12))
+    strength[2:4, 9:12] = 1
+    strength[8, 1] = 0.01  # too faint
+    assert _square_around(strength) == (slice(1, 4), slice(9, 12))
+    assert _square_around(np.zeros((3, 3))) == (slice(0, 3), slice(0, 3))
 
 
 # The network as a picture
