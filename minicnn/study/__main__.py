@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if options.claim is None:
         raise ValueError("say which claim: a number or a name, or all; python -m minicnn.study --list has them")
-    chosen = claims.find(options.claim)
+    chosen = claims.find(options.claim, options.scale)
     warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, of NaN and Inf: the trainer watches for them itself
     on, why = device.choose(options.device)
     if options.threads:
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     jobs = [job for study in studies for job in study.jobs()]
     finished = sum(job.path.exists() for job in jobs)  # data that are missing are found here
-    hours = sum(study.bench.scale.hours for study in studies)
+    hours = sum({id(study.bench.scale): study.bench.scale.hours for study in studies}.values())  # some share theirs
     place = "one GPU" if options.scale == "paper" else "two CPU cores"
     say(f"device: {on} ({why})")
     say(

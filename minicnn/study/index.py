@@ -9,7 +9,7 @@ from typing import Any
 from minicnn import checkpoint
 from minicnn.study import page
 from minicnn.study.page import Block, Heading, Table, Text
-from minicnn.study.statistics import FAILS, HOLDS
+from minicnn.study.statistics import contradict
 
 HEAD = ("claim", "verdict", "scale", "seeds", "decided by", "the papers")
 
@@ -20,7 +20,7 @@ def write(folder: Path) -> Path:
     rows = [
         (
             f"[{s['number']}. {s['title']}]({s['name']}.md)",
-            f"**{s['verdict']}**" + (", against the papers" if _contradicts(s) else ""),
+            f"**{s['verdict']}**" + (", against the papers" if contradict(s["verdict"], s["published"]) else ""),
             s["scale"] or "–",
             str(s["seeds"] or "–"),
             s["figure"] or "–",
@@ -41,10 +41,6 @@ def write(folder: Path) -> Path:
     checkpoint.write_whole(path, page.markdown(blocks).encode())
     checkpoint.write_whole(folder / "index.html", page.html("Studies", blocks).encode())
     return path
-
-
-def _contradicts(summary: dict[str, Any]) -> bool:
-    return summary["verdict"] in (HOLDS, FAILS) and summary["verdict"] != summary["published"]
 
 
 def _read(path: Path) -> dict[str, Any]:

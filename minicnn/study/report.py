@@ -108,7 +108,7 @@ def headline(judged: Sequence[Judged]) -> str:
 def _blocks(study: Study, results: Results, judged: list[Judged], found: str, command: str) -> list[Block]:
     claim = study.claim
     blocks: list[Block] = [Heading(f"{claim.number}. {claim.title}", 1), Text(claim.statement), Text(SAYS[found])]
-    if results and found in (HOLDS, FAILS) and found != claim.published_verdict:
+    if statistics.contradict(found, claim.published_verdict):
         blocks.append(Text(CONTRADICTION.format(claim.published_verdict)))
     if results:
         blocks += [Heading("What was compared"), Text(claim.method), Bullets(_setting(study, results))]
@@ -145,6 +145,8 @@ def _setting(study: Study, results: Results) -> list[str]:
             "A seed sets weights, order of the images, augmentation and dropout; all arms of a seed see the same "
             "images in the same order."
         )
+    if study.scale == "tiny":
+        items.append("At this scale networks learn next to nothing: it shows that the experiment runs, not what is so.")
     have = [len(by_seed) for by_seed in results.values()]
     missing = f", of which some arms have {min(have)} so far" if min(have) < study.seeds else ""
     items.append(f"Scale `{study.scale}`, {study.seeds} seed{'s' if study.seeds > 1 else ''}{missing}.")

@@ -35,8 +35,11 @@ def test_a_claim_is_found_by_number_and_by_name(text):
     assert [claim.number for claim in claims.find(text)] == [10]
 
 
-def test_all_begins_with_depth():
-    assert [claim.number for claim in claims.find("all")][:3] == [10, 1, 2]
+def test_all_begins_with_depth_and_ends_with_what_takes_longest():
+    found = claims.find("all", "small")
+    assert found[0].slug == "depth-degradation" and len(found) == len(claims.CLAIMS)
+    hours = [claim.at("small").hours for claim in found[1:]]
+    assert hours == sorted(hours)
 
 
 @pytest.mark.parametrize("claim", EXPERIMENTS, ids=lambda claim: claim.name)

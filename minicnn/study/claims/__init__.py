@@ -22,16 +22,17 @@ _GROUPS = (vgg, costs, depth, shortcuts, normalisation, gradients, inception, fi
 CLAIMS: tuple[Claim, ...] = tuple(
     sorted((c for group in _GROUPS for c in group.CLAIMS), key=lambda claim: claim.number)
 )
-FIRST = "depth-degradation"  # of all: what the project is about
+FIRST = "depth-degradation"
 
 
-def find(text: str) -> list[Claim]:
-    """The claim of a number or a slug; with "all" every one, in the order in which they are carried out.
+def find(text: str, scale: str = "tiny") -> list[Claim]:
+    """The claim of a number or a slug; with "all" every one, in the order in which they are carried out: what
+    the project is about, then those that take the least at this scale.
 
     ValueError for what is no claim, with the nearest names.
     """
     if text == "all":
-        return sorted(CLAIMS, key=lambda claim: (claim.slug != FIRST, claim.number))
+        return sorted(CLAIMS, key=lambda claim: (claim.slug != FIRST, claim.at(scale).hours))
     for claim in CLAIMS:
         if text in (str(claim.number), f"{claim.number:02}", claim.slug, claim.name):
             return [claim]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from minicnn.models import googlenet
 from minicnn.study.claim import LEARNING, TABLES, TRAINED, Arm, Chart, Claim, Figures, Part, Scale
 from minicnn.study.claims import vgg
@@ -111,7 +113,9 @@ STACKED = Claim(
         Part("trained: B with 5×5 − B, test error", "test_error", {"VGG-B with 5×5": 1, "VGG-B": -1}, above=0),
     ),
     scales={
-        "tiny": vgg.TINY,
+        "tiny": replace(
+            vgg.TINY, arms=(COUNTED, *timed_stacks(channels=32, side=14, batch=4, repeats=3), *VGG_B)
+        ),
         "small": Scale(BUNDLED_SMALL, hours=0.5, seeds=3, settings={**vgg.ADAM, "epochs": 8}),
         "paper": Scale(IMAGENET, hours=1000.0, seeds=3, recipe="paper", settings=vgg.PAPER_SETTINGS,
                        arms=(COUNTED, *timed_stacks(**PAPER_SIZES), *VGG_B)),

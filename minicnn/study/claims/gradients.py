@@ -124,7 +124,7 @@ VANISHING = Claim(
     scales={
         "tiny": Scale(BUNDLED_TINY, hours=0.02, seeds=2, settings={**ADAM, "epochs": 2, "batch_size": 32},
                       arms=(*starts((8,), images=16, draws=2), *trained(8)), parts=parts(8)),
-        "small": Scale(FASHION, hours=3.0, seeds=3, settings={**ADAM, "epochs": 8, "batch_size": 64}),
+        "small": Scale(FASHION, hours=2.2, seeds=3, settings={**ADAM, "epochs": 20, "batch_size": 64}),
         "paper": Scale(IMAGENET, hours=400.0, seeds=3, settings={
             **ADAM, "epochs": 60, "batch_size": 256, "schedule": "cosine",
             "augment": "scale-jitter:256:480:224,flip,colour",

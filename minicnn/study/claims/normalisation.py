@@ -113,7 +113,7 @@ BATCH_NORM = Claim(
     ),
     scales={
         "tiny": replace(TINY, arms=batch_norm_arms(8)),
-        "small": Scale(FASHION, hours=3.0, seeds=3, settings={**ADAM, "epochs": 10, "batch_size": 64}),
+        "small": Scale(FASHION, hours=2.3, seeds=3, settings={**ADAM, "epochs": 20, "batch_size": 64}),
         "paper": replace(PAPER, arms=batch_norm_arms(18)),
     },
     columns={**TRAINED, "spread_decades": "spread of layers, powers of ten|.2f", "dead_share": "dead channels, %|.1f"},
@@ -168,7 +168,7 @@ NORMALISATIONS = Claim(
     ),
     scales={
         "tiny": replace(TINY, arms=normalised_arms(8), data=Data("bundled", train=96, test=100)),
-        "small": Scale(BUNDLED_SMALL, hours=0.5, seeds=3, settings={**ADAM, "epochs": 12, "batch_size": 32}),
+        "small": Scale(BUNDLED_SMALL, hours=0.4, seeds=3, settings={**ADAM, "epochs": 12, "batch_size": 32}),
         "paper": replace(PAPER, arms=normalised_arms(18)),
     },
     columns={**TRAINED, "spread_decades": "spread between layers, powers of ten|.2f"},

@@ -25,7 +25,7 @@ PAPER_SETTINGS = {"augment": "scale-jitter:256:256:224,flip,colour"}
 
 def scales(arms: int, *, small: Scale | None = None) -> dict[str, Scale]:
     """The three scales of a claim with so many arms: each takes about the same time, VGG-E twice VGG-A's."""
-    shared = Scale(BUNDLED_SMALL, hours=0.25 * arms, seeds=3, settings={**ADAM, "epochs": 8})
+    shared = Scale(BUNDLED_SMALL, hours=0.14 * arms, seeds=3, settings={**ADAM, "epochs": 8})
     paper = Scale(IMAGENET, hours=500.0 * arms, seeds=3, recipe="paper", settings=PAPER_SETTINGS)
     return {"tiny": TINY, "small": small or shared, "paper": paper}
 
@@ -66,7 +66,7 @@ LRN_CLAIM = Claim(
         error("what LRN gains: A − A-LRN, test error", {"A": 1, "A-LRN": -1}, below=MARGIN),
         Part("what LRN costs: A-LRN − A", "seconds", {"A-LRN": 1, "A": -1}, above=0, unit="seconds", decides=False),
     ),
-    scales=scales(2, small=Scale(FASHION, hours=1.5, seeds=3, settings={**ADAM, "epochs": 8, "batch_size": 64})),
+    scales=scales(2, small=Scale(FASHION, hours=1.2, seeds=3, settings={**ADAM, "epochs": 15, "batch_size": 64})),
 )
 
 DEPTH = Claim(
