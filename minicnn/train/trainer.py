@@ -147,6 +147,8 @@ class Trainer:
         self.optimiser.zero_grad()
         loss.backward(self.precision.upstream(loss))
         self.optimiser.step(self.precision.factor(self.config["clip"]))
+        if self.config["max_filter_rms"]:
+            optim.clip_filter_rms(self.model, self.config["max_filter_rms"])
         if self.average is not None:
             self.average.update()
 
