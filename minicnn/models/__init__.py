@@ -12,10 +12,19 @@ from typing import Any
 
 from minicnn import ops
 from minicnn.autograd import Tensor
-from minicnn.models import googlenet, resnet, vgg
+from minicnn.models import alexnet, bn_inception, googlenet, inception_v3, nin, resnet, vgg, zfnet
 from minicnn.models.model import Model
 
-_BUILDERS: dict[str, Callable[..., Model]] = {**resnet.MODELS, **googlenet.MODELS, **vgg.MODELS}
+_BUILDERS: dict[str, Callable[..., Model]] = {
+    **resnet.MODELS,
+    **googlenet.MODELS,
+    **bn_inception.MODELS,
+    **inception_v3.MODELS,
+    **vgg.MODELS,
+    **alexnet.MODELS,
+    **zfnet.MODELS,
+    **nin.MODELS,
+}
 _ALIASES = vgg.ALIASES
 _SIZES = ("num_classes", "in_channels", "image_size")
 
@@ -59,6 +68,7 @@ def build(
         model = _BUILDERS[name](**arguments)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
+    arguments |= {key: getattr(model, key) for key in _SIZES if arguments[key] is None}  # what follows from the others
     model.name, model.config = name, {"name": name, **arguments}
     for key in _SIZES:
         setattr(model, key, arguments[key])
