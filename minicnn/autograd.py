@@ -14,7 +14,7 @@ import inspect
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,6 +51,7 @@ class Event(NamedTuple):
     inputs: tuple[Array, ...]  # the arguments; backward: the one upstream gradient
     outputs: tuple[Array | None, ...]  # the one result; backward: a gradient for each argument
     seconds: float
+    options: Mapping[str, Any]  # the keywords given, such as stride; none of a backward
 
 
 class _State(threading.local):  # of one thread
@@ -150,7 +151,7 @@ class Tensor(Operators):
             else:
                 start = time.perf_counter() if _state.observers else 0.0
                 grads = tuple(g if g is None else as_array(g) for g in go_back(gy, needs))
-                _notify("backward", node.name, node, (gy,), grads, start)
+                _notify("backward", node.name, node, (gy,), grads, start, {})
             del go_back
             for parent, g in zip(node.parents, grads, strict=True):
                 if parent is None:
@@ -211,9 +212,11 @@ def _deposit(tensor: Tensor, g: Array | None, owned: bool) -> None:
         kernels.of(g).sum_update(tensor.grad, g)
 
 
-def _notify(phase: str, name: str, node: Node | None, inputs: tuple, outputs: tuple, start: float) -> None:
+def _notify(
+    phase: str, name: str, node: Node | None, inputs: tuple, outputs: tuple, start: float, options: Mapping[str, Any]
+) -> None:
     if _state.observers:
-        event = Event(phase, name, node, inputs, outputs, time.perf_counter() - start)
+        event = Event(phase, name, node, inputs, outputs, time.perf_counter() - start, options)
         for observer in _state.observers:
             observer(event)
 
@@ -239,12 +242,13 @@ def differentiable(f: Callable[..., Forward], *, statistics: tuple[str, ...] = (
         arrays = tuple(_raw(a) for a in args)
         check_compatible(name, arrays, wider)
         start = time.perf_counter() if _state.observers else 0.0
-        y, backward = f(*arrays, **{key: as_number(option) for key, option in options.items()})
+        options = {key: as_number(option) for key, option in options.items()}
+        y, backward = f(*arrays, **options)
         result = Tensor(as_array(y))
         if _state.recording and any(isinstance(a, Tensor) and a.requires_grad for a in args):
             parents = tuple((a.node or a) if isinstance(a, Tensor) and a.requires_grad else None for a in args)
             result.node, result.requires_grad = Node(name, backward, parents), True
-        _notify("forward", name, result.node, arrays, (result.data,), start)
+        _notify("forward", name, result.node, arrays, (result.data,), start, options)
         return result
 
     return op

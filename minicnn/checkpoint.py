@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.numpy import save
 
 from minicnn import device
@@ -76,14 +76,38 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """(arrays, metadata) of any safetensors file; ValueError for one that is missing, damaged or of another kind."""
+    """(arrays, metadata) of any safetensors file; ValueError for one that is missing, damaged or of another kind.
+
+    bfloat16 becomes float32.
+    """
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+            arrays = {name: file.get_tensor(name) for name, kind in kinds.items() if kind != "BF16"}
+            metadata = file.metadata() or {}
+        return (arrays | _bfloat16s(path) if "BF16" in kinds.values() else arrays), metadata
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
-    except (SafetensorError, OSError, TypeError) as error:  # TypeError: a dtype that NumPy does not have
+    except (TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path}: has numbers of a kind that NumPy does not have ({error}); save them as float32"
+        ) from None
+    except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: truncated or not a safetensors file ({error}); use another file") from None
+
+
+def _bfloat16s(path: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of a safetensors file that are in bfloat16, as float32."""
+    return {
+        name: from_bfloat16(np.frombuffer(entry["data"], "<u2")).reshape(entry["shape"])
+        for name, entry in deserialize(Path(path).read_bytes())
+        if entry["dtype"] == "BF16"
+    }
+
+
+def from_bfloat16(bits: np.ndarray) -> np.ndarray:
+    """float32 from bfloat16, which NumPy does not have: its 16 bits, a uint16, are the upper half of a float32's."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def is_ours(metadata: Mapping[str, str]) -> bool:

@@ -16,50 +16,79 @@ from minicnn import checkpoint, device
 from minicnn.autograd import Tensor
 from minicnn.layers import Conv2d, Linear, Module
 
+PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".tar")  # PyTorch's own files; resnet20.pth.tar is one
+WRAPPERS = ("module.", "_orig_mod.", "model.")  # of DataParallel, torch.compile, Lightning
+
 
 def load_torch(model: Module, weights: str | Path | Mapping[str, Any], strict: bool = True) -> None:
-    """Load weights by their PyTorch names: a `.safetensors` file, or a state dict of NumPy arrays or torch tensors.
+    """Load weights by their PyTorch names: a `.safetensors` or `.pth` file, or a dict of NumPy arrays or torch tensors.
 
     A prefix `module.` is dropped, a last layer may be called `linear` or `fc`, and `num_batches_tracked` is ignored.
     A file that says of itself `format=minicnn` is in our layout already. Everything that does not fit is reported
-    together in one ValueError, as by `Module.load_state_dict`; so is a file that cannot be used.
+    together in one ValueError, as by `Module.load_state_dict`; so is a file that cannot be used. A `.pth` is read by
+    `minicnn.pth`, which runs nothing that stands in it.
     """
     if isinstance(weights, Mapping):
-        source, state = "state dict", _from_torch(model, weights)
+        source, state = "state dict", from_torch(model, weights)
     else:
-        source, state = str(weights), _read(model, Path(weights))
+        source, (arrays, metadata) = str(weights), read(weights)
+        state = arrays if checkpoint.is_ours(metadata) else from_torch(model, arrays)
     try:
         model.load_state_dict(state, strict)
     except ValueError as error:
         raise ValueError(f"{source}: {str(error).removeprefix('load_state_dict: ')}") from None
 
 
-def _read(model: Module, path: Path) -> dict[str, np.ndarray]:
-    if path.suffix in (".pth", ".pt"):
-        raise ValueError(
-            f"{path}: pickled weights are not read, for a pickle can run code; convert them in PyTorch with "
-            f"safetensors.torch.save_file(torch.load({path.name!r}, weights_only=True), {path.stem + '.safetensors'!r})"
-        )
+def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """(weights, metadata) of a file of ours or of PyTorch's, in its own layout; `checkpoint.is_ours` says whose it is.
+
+    ValueError, in one line, for a file that is missing, damaged, or asks for more than weights.
+    """
+    path = Path(path)
+    if path.suffix in PICKLED:
+        from minicnn import pth  # which needs minicnn.data
+
+        return pth.state_dict(path), {}
     arrays, metadata = checkpoint.read_safetensors(path)
-    return checkpoint.part(arrays) if checkpoint.is_ours(metadata) else _from_torch(model, arrays)
+    return checkpoint.part(arrays) if checkpoint.is_ours(metadata) else arrays, metadata
 
 
 def _is_weight(name: str) -> bool:
     return name.rpartition(".")[2] == "weight"
 
 
-def _from_torch(model: Module, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _unwrapped(name: str, children: set[str]) -> str:
+    """A name without what PyTorch's wrappers have put before it, unless a child of the model is called so."""
+    while wrapper := next((w for w in WRAPPERS if name.startswith(w) and w[:-1] not in children), ""):
+        name = name.removeprefix(wrapper)
+    return name
+
+
+def from_torch(model: Module, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The entries of a PyTorch state dict under the model's names and in our layout.
 
     Arrays of a shape that cannot be meant are passed on as they are: `load_state_dict` reports them with all the rest.
     """
-    layers = dict(model.named_modules())
+    return laid_out(model, renamed(model, state))
 
-    def renamed(name: str) -> str:
-        name = name.removeprefix("module.")
+
+def renamed(model: Module, state: Mapping[str, Any]) -> dict[str, Any]:
+    """A PyTorch state dict under the names that the model has for its entries, in PyTorch's layout still."""
+    layers = dict(model.named_modules())
+    children = {name for name, _ in model.named_children()}
+
+    def new(name: str) -> str:
+        name = _unwrapped(name, children)
         layer, _, attribute = name.rpartition(".")
         other = {"linear": "fc", "fc": "linear"}.get(layer)
         return f"{other}.{attribute}" if layer not in layers and other in layers else name
+
+    return {new(name): value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+
+
+def laid_out(model: Module, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The arrays of a state dict, by the names of the model's layers, from PyTorch's layout to ours."""
+    layers = dict(model.named_modules())
 
     def converted(name: str, value: Any) -> np.ndarray:
         array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
@@ -73,12 +102,14 @@ def _from_torch(model: Module, state: Mapping[str, Any]) -> dict[str, np.ndarray
                 return array.reshape(c, h, w, -1).transpose(1, 2, 0, 3).reshape(array.shape)
         return array
 
-    names = {renamed(name): value for name, value in state.items() if not name.endswith("num_batches_tracked")}
-    return {name: converted(name, value) for name, value in names.items()}
+    return {name: converted(name, value) for name, value in state.items()}
 
 
 def to_torch(model: Module) -> dict[str, np.ndarray]:
-    """The state dict in PyTorch's layout and names, as new NumPy arrays: what `load_torch` reads."""
+    """The state dict in PyTorch's layout and names, as new NumPy arrays: what `load_torch` reads.
+
+    `network.load_state_dict({name: torch.from_numpy(a) for name, a in to_torch(model).items()})` takes it in PyTorch.
+    """
     layers = dict(model.named_modules())
 
     def converted(name: str, array: Any) -> np.ndarray:

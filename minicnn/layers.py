@@ -6,6 +6,7 @@ in the order in which they were set; a name that starts with "_" belongs to none
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -143,6 +144,18 @@ class Module:
         dropouts = (module for module in self.modules() if isinstance(module, Dropout))
         for layer, module in enumerate(dropouts, start=1):
             module.rng = random.Generator(seed, layer=layer)
+
+
+@contextlib.contextmanager
+def evaluation(model: Module) -> Iterator[None]:
+    """Within the block the model is in evaluation mode; then each of its modules is in the mode it was in."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
 
 
 def _parameter(*shape: int) -> Tensor:

@@ -16,7 +16,7 @@ import numpy as np
 import kernels
 from kernels import array_module
 from minicnn.autograd import Tensor
-from minicnn.layers import BatchNorm, Module
+from minicnn.layers import BatchNorm, Conv2d, Module
 
 Array = Any
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]]
@@ -213,6 +213,21 @@ def clip_grad_value(params: Iterable[Tensor], limit: float) -> None:
     for p in params:
         if p.grad is not None:
             p.grad.clip(-limit, limit, out=p.grad)
+
+
+def clip_filter_rms(model: Module, limit: float) -> None:
+    """Scale each convolution filter whose root mean square is above `limit` down to it: a step's last act in ZFNet.
+
+    A filter is all that makes one output channel, (KH, KW, C) of the weight (KH, KW, C, O). NaN and Inf stay visible.
+    Source: Zeiler & Fergus 2013, arXiv 1311.2901, section 3: 0.1, without which a few filters of the first layer
+    dominate; that is for pixels in [−128, 128].
+    """
+    for module in model.modules():
+        if isinstance(module, Conv2d) and module.weight.requires_grad:
+            w = module.weight.data
+            xp = array_module(w)
+            rms = xp.sqrt((w * w).mean(axis=(0, 1, 2)))  # (O,)
+            w *= (limit / xp.maximum(rms, limit)).astype(w.dtype)
 
 
 class EMA:

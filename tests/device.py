@@ -83,6 +83,7 @@ CPU_ONLY = {
     "cuda/test_host_cupy_*": None,  # made for a device
     "cuda/*": "runs CUDA kernels on NumPy arrays, or none at all",
     "data/*": "reads and augments images, which happens before they go to a device",
+    "evaluate/test_views.py": "cuts images, which happens before they go to a device",
     "kernels/test_compile.py": CPU_BACKEND,
     "kernels/test_cpu_*": CPU_BACKEND,
     "kernels/test_every_kernel.py": CPU_BACKEND,
@@ -95,8 +96,10 @@ CPU_ONLY = {
     "training/test_options.py": "reads options and computes nothing",
     "test_benchmarks*": "measures the CPU backend beside PyTorch on the CPU",
     "test_doctor.py": "describes the machine",
+    "test_pth.py": "reads files and computes nothing",
     "test_readme.py": "reads a text",
     "test_schedules.py": "computes with Python's numbers alone",
+    "test_weights.py": "reads and writes files",
 }
 
 

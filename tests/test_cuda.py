@@ -201,7 +201,7 @@ def test_nothing_imports_cupy_until_it_is_asked_for(tmp_path):
     (tmp_path / "cupy.py").write_text("raise SystemExit('imported')")
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "import minicnn.train.__main__, minicnn.evaluate, minicnn.doctor, kernels.cuda\n"
+        "import minicnn.train.__main__, minicnn.evaluate.__main__, minicnn.doctor, kernels.cuda\n"
         "from minicnn import device\n"
         "device.choose('cpu')\n"
         "assert 'cupy' not in sys.modules\n"

@@ -13,7 +13,8 @@ import pytest
 from minicnn import Tensor, interop, layers, models, no_grad, observe, ops
 from minicnn.folding import fold
 from minicnn.layers import BatchNorm, Conv2d, Linear, Module, ReLU, Sequential
-from minicnn.models.resnet import Bottleneck, ResNet
+from minicnn.models.residual import SKIPS, UNITS
+from minicnn.models.resnet import BasicBlock, Bottleneck, ResNet
 from tests import device
 from tests.device import np
 
@@ -50,6 +51,8 @@ NETWORKS: dict[str, tuple[Callable[..., Module], int]] = {  # with the number of
     "vgg-a with bn": (partial(models.build, "vgg-a", 10, image_size=32, bn=True), 0),
     "googlenet": (partial(models.build, "googlenet", 10, image_size=32), 0),
     "googlenet with bn": (partial(models.build, "googlenet", 10, image_size=32, bn=True), 0),
+    "bn-inception": (partial(models.build, "bn-inception", 10, image_size=32), 0),
+    "inception-v3": (partial(models.build, "inception-v3", 10, image_size=32), 0),
     "all kinds of layers": (all_kinds_of_layers, 2),
 }
 
@@ -261,3 +264,17 @@ def test_without_a_graph_a_map_is_freed_as_soon_as_it_is_used(name, most):
     finally:
         gc.enable()
     assert max(alive) <= most
+
+
+@pytest.mark.parametrize("block", [BasicBlock, partial(BasicBlock, span=1), partial(Bottleneck, stride_in="3x3")])
+@pytest.mark.parametrize("skip", SKIPS)
+@pytest.mark.parametrize("unit", UNITS)
+def test_residual_units_of_every_form(unit, skip, block):
+    """What stays is what follows a sum: a BatchNorm after each addition, or before each but the first convolution."""
+    block = partial(block, shortcut="B", unit=unit, skip=skip, gate_bias=-0.5)
+    stem = Conv2d(3, 8, 3, pad=1, bias=False)
+    model = trained(lambda: ResNet(block, (2, 1, 1), (8, 8, 16), 10, stem=stem), np.float64)
+    folded, x = fold(model), images(np.float64)
+    close(folded(x), model.eval()(x), 1e-12)
+    staying = 4 if unit in ("bn-after-add", "full-preact") else 0
+    assert sum(isinstance(module, BatchNorm) for module in folded.modules()) == staying

@@ -69,6 +69,16 @@ def test_other_names_for_the_same():
     assert (renamed.linear.weight.data == 1).all()
 
 
+def test_what_wrappers_put_before_names():
+    """DataParallel, torch.compile and Lightning; not where the model itself has a child of that name."""
+    net = Net()
+    interop.load_torch(net, {f"model._orig_mod.module.{name}": array for name, array in torch_state().items()})
+    assert np.array_equal(net.fc.bias.data, torch_state()["fc.bias"])
+    inner = layers.Sequential(model=layers.Linear(2, 3))
+    interop.load_torch(inner, {"model.weight": numpy.ones((3, 2)), "model.bias": numpy.ones(3)})
+    assert (inner.model.weight.data == 1).all()
+
+
 def test_everything_that_does_not_fit_is_reported_together():
     state, net = torch_state(), Net()
     before = {name: array.copy() for name, array in net.state_dict().items()}
@@ -123,7 +133,9 @@ def test_weights_of_another_model_name_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("net.pth", b"", r"net\.pth: pickled weights are not read.*net\.safetensors"),
+        ("net.pth", b"", r"net\.pth: damaged or not of its format"),
+        ("net.pth", b"cos\nsystem\n(S'ls'\ntR.", r"net\.pth: refused, for it asks for os\.system"),
+        ("net.pt", None, r"net\.pt: No such file or directory"),
         ("net.safetensors", b"\x10\0\0\0\0\0\0\0{", r"net\.safetensors: truncated or not a safetensors file"),
         ("net.safetensors", None, r"net\.safetensors: no such file"),
     ],
@@ -154,3 +166,32 @@ def test_torch_tensors():
     assert x.shape == (2, 4, 5, 3)
     images[0, 2, 1, 1] = 9
     assert x.data[0, 1, 1, 2] == 9
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_files_of_pytorch(tmp_path, zipped):
+    torch = pytest.importorskip("torch")
+    state = {name: torch.from_numpy(array) for name, array in torch_state().items()}
+    state |= {"bn1.num_batches_tracked": torch.tensor(5)}
+    path = tmp_path / "net.pth.tar"
+    torch.save({"epoch": 3, "state_dict": state}, path, _use_new_zipfile_serialization=zipped)
+    net, expected = Net(), Net()
+    interop.load_torch(net, path)
+    interop.load_torch(expected, torch_state())
+    for name, array in net.state_dict().items():
+        assert np.array_equal(array, expected.state_dict()[name]), name
+
+
+def test_safetensors_in_bfloat16_become_float32(tmp_path):
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file as save_torch
+
+    state = {name: torch.from_numpy(array).bfloat16() for name, array in torch_state().items()}
+    save_torch({**state, "fc.bias": state["fc.bias"].float()}, tmp_path / "w.safetensors")
+    arrays, _ = interop.read(tmp_path / "w.safetensors")
+    assert arrays.keys() == state.keys()
+    for name, array in arrays.items():
+        assert array.dtype == np.float32 and np.array_equal(array, state[name].float().numpy()), name
+    save_torch({"w": torch.ones(3).to(torch.float8_e4m3fn)}, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"w\.safetensors: has numbers of a kind that NumPy does not have .*float8"):
+        interop.read(tmp_path / "w.safetensors")

@@ -21,6 +21,7 @@ from kernels.cpu.batch_normalisation import (
     bn_relu_eval_grad,
     bn_relu_grad,
 )
+from kernels.cpu.contrast_normalisation import lcn, lcn_grad
 from kernels.cpu.convolution import conv2d, conv2d_input_grad, conv2d_relu, conv2d_weight_grad, exact
 from kernels.cpu.elementwise import relu, relu_grad, sigmoid, sigmoid_grad, tanh, tanh_grad
 from kernels.cpu.fully_connected import linear, linear_input_grad, linear_weight_grad

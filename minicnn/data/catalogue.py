@@ -16,8 +16,11 @@ from minicnn.data.errors import DataError
 
 
 class File(NamedTuple):
+    """A file and its checksum: MD5, or how the SHA-256 begins."""
+
     url: str
-    md5: str
+    md5: str = ""
+    sha256: str = ""
 
     @property
     def name(self) -> str:

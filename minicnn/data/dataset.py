@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from minicnn.data.errors import DataError
 from minicnn.data.folder import ImageFiles
+from minicnn.data.pixels import whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +69,16 @@ class Dataset:
             images, indices = self.images.read(indices)
             return images, self.labels[indices]
         return self.images[indices], self.labels[indices]
+
+    def whole(self, index: int, sides: Sequence[int]) -> list[np.ndarray]:
+        """All of the image at `index`, once for each of `sides`, which its shorter side has: uint8 (H, W, C) each.
+
+        Image files are not cut to their centred square here; each size is resampled from the file's own. Nothing is
+        returned where a corrupt file is skipped.
+        """
+        files = self.images
+        image = files.whole(index, max(sides)) if isinstance(files, ImageFiles) else files[index]
+        return [] if image is None else [whole(image, side) for side in sides]
 
     def subset(self, indices: np.ndarray) -> Dataset:
         """The same data set with only the images at `indices`; mean and std stay those of the whole training split."""

@@ -54,11 +54,12 @@ def fetch(file: File, path: Path) -> None:
         return
     part = path.with_name(f"{path.name}.part")
     _receive(file, part)
+    algorithm, expected = ("sha256", file.sha256) if file.sha256 else ("md5", file.md5)
     with part.open("rb") as stream:
-        found = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if found != file.md5:
+        found = hashlib.file_digest(stream, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
+    if not expected or not found.startswith(expected):
         part.unlink()
-        raise DataError(f"{file.url}: its checksum is {found}, not {file.md5}; it was removed, try again")
+        raise DataError(f"{file.url}: its checksum is {found}, not {expected}; it was removed, try again")
     os.replace(part, path)
 
 

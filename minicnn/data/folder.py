@@ -63,6 +63,19 @@ class ImageFiles:
                 self.corrupt.add(self.files[i])
         return self._stack(images), np.array(kept, dtype=np.int64)
 
+    def whole(self, index: int, least: int) -> np.ndarray | None:
+        """All of an image, not resampled: uint8 (H, W, 3), of a JPEG perhaps a fraction no smaller than `least` pixels.
+
+        None, with `skip_corrupt`, for one that cannot be decoded.
+        """
+        try:
+            return np.asarray(_picture(self.files[index], least))
+        except DataError:
+            if not self.skip_corrupt:
+                raise
+            self.corrupt.add(self.files[index])
+            return None
+
     def subset(self, indices: np.ndarray) -> ImageFiles:
         return ImageFiles((self.files[i] for i in indices), self.image_size, self.skip_corrupt)
 
@@ -72,12 +85,18 @@ class ImageFiles:
 
 def decode(file: str, size: int) -> np.ndarray:
     """The largest centred square of an image file, resampled: (size, size, 3) uint8, RGB whatever the file holds."""
+    picture = _picture(file, size)
+    return np.asarray(resample_picture(picture, centred_square(*picture.size), size))
+
+
+def _picture(file: str, least: int) -> Image.Image:
+    """An image file as RGB, decoded at a fraction of its size where both sides still have `least` pixels then."""
     with reading(file), Image.open(file, formats=FORMATS) as picture:
-        picture.draft("RGB", (size, size))  # JPEG only: no smaller than size, by a power of two
+        picture.draft("RGB", (least, least))  # JPEG only: no smaller than that, by a power of two
         width, height = picture.size
         if width * height > MAX_PIXELS:
             raise DataError(f"{file}: {width}×{height} pixels are too many, at most {MAX_PIXELS}; shrink the image")
-        return np.asarray(resample_picture(picture.convert("RGB"), centred_square(width, height), size))
+        return picture.convert("RGB")
 
 
 def matches(folder: Path) -> bool:

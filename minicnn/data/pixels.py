@@ -6,10 +6,12 @@ import numpy as np
 from PIL import Image
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels, fractions allowed
+Size = int | tuple[int, int]  # of a square, or (width, height)
+LONGEST = 4  # times as long as it is wide: what `whole` shows of an image
 
 
-def resample(image: np.ndarray, box: Box, size: int) -> np.ndarray:
-    """The part of an image inside `box`, resampled to a square: (H, W, C) uint8 -> (size, size, C) uint8.
+def resample(image: np.ndarray, box: Box, size: Size) -> np.ndarray:
+    """The part of an image inside `box`, resampled: (H, W, C) uint8 -> (size, size, C) or (height, width, C) uint8.
 
     Bilinear, with a filter that widens when it shrinks, so that nothing aliases.
     """
@@ -19,9 +21,9 @@ def resample(image: np.ndarray, box: Box, size: int) -> np.ndarray:
     return np.stack([np.asarray(resample_picture(channel, box, size)) for channel in channels], axis=-1)
 
 
-def resample_picture(picture: Image.Image, box: Box, size: int) -> Image.Image:
+def resample_picture(picture: Image.Image, box: Box, size: Size) -> Image.Image:
     """The same for a Pillow image."""
-    return picture.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    return picture.resize((size, size) if isinstance(size, int) else size, Image.Resampling.BILINEAR, box=box)
 
 
 def centred_square(width: int, height: int) -> Box:
@@ -37,3 +39,17 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
     if height == width == size:
         return images
     return np.stack([resample(image, centred_square(width, height), size) for image in images])
+
+
+def whole(image: np.ndarray, side: int) -> np.ndarray:
+    """All of an image, resampled so that its shorter side has `side` pixels: (H, W, C) uint8 -> (H', W', C).
+
+    Of an image more than LONGEST times as long as it is wide, that much in its middle: a network that looks at all of
+    an image needs memory for it.
+    """
+    height, width = image.shape[:2]
+    most = LONGEST * min(height, width)
+    w, h = min(width, most), min(height, most)
+    left, top = (width - w) / 2, (height - h) / 2
+    size = round(w * side / min(w, h)), round(h * side / min(w, h))
+    return image if size == (width, height) else resample(image, (left, top, left + w, top + h), size)

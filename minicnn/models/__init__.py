@@ -7,17 +7,31 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from minicnn import ops
 from minicnn.autograd import Tensor
-from minicnn.models import googlenet, resnet, vgg
+from minicnn.models import alexnet, bn_inception, googlenet, inception_v3, nin, resnet, vgg, zfnet
 from minicnn.models.model import Model
 
-_BUILDERS: dict[str, Callable[..., Model]] = {**resnet.MODELS, **googlenet.MODELS, **vgg.MODELS}
+_BUILDERS: dict[str, Callable[..., Model]] = {
+    **resnet.MODELS,
+    **googlenet.MODELS,
+    **bn_inception.MODELS,
+    **inception_v3.MODELS,
+    **vgg.MODELS,
+    **alexnet.MODELS,
+    **zfnet.MODELS,
+    **nin.MODELS,
+}
 _ALIASES = vgg.ALIASES
 _SIZES = ("num_classes", "in_channels", "image_size")
+
+
+def register(builders: Mapping[str, Callable[..., Model]]) -> None:
+    """Let `build` know networks from elsewhere, by their names."""
+    _BUILDERS.update(builders)
 
 
 def names() -> list[str]:
@@ -54,6 +68,7 @@ def build(
         model = _BUILDERS[name](**arguments)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
+    arguments |= {key: getattr(model, key) for key in _SIZES if arguments[key] is None}  # what follows from the others
     model.name, model.config = name, {"name": name, **arguments}
     for key in _SIZES:
         setattr(model, key, arguments[key])

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import bisect
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
+from kernels.geometry import Padding, Pair, pair
 from minicnn import init as initialise
 from minicnn import ops
 from minicnn.autograd import Tensor
 from minicnn.layers import (
+    LCN,
     LRN,
     AvgPool,
     BatchNorm,
@@ -47,30 +52,142 @@ INITIALISATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "torchvision": partial(initialise.normal, std=0.01),
 }
 
+NORMALISATIONS: dict[str, Callable[[], Module]] = {  # behind the first pool and the third convolution
+    "lrn": partial(LRN, size=5, alpha=2e-5, beta=0.75, k=1.0),  # Caffe's constants
+    "lcn": LCN,
+    "bn": Sequential,  # each convolution has its own
+    "none": Sequential,
+}
+
 
 class ConvUnit(Module):
-    """A convolution with its ReLU; with `bn` a BatchNorm between them, in place of the bias."""
+    """A convolution with its ReLU, and with `bn` a BatchNorm between them, which makes a bias superfluous.
+
+    `size` may be (KH, KW). Without `pad` a unit of stride 1 keeps the map's size.
+    """
 
     conv_bn_pairs = (("conv", "bn"),)
 
-    def __init__(self, channels: int, width: int, size: int, *, stride: int = 1, bn: bool):
-        self.conv = Conv2d(channels, width, size, stride=stride, pad=size // 2, bias=not bn)
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        size: Pair,
+        *,
+        stride: int = 1,
+        pad: Padding | None = None,
+        bn: bool,
+        bias: bool | None = None,
+    ):
+        kh, kw = pair(size)
+        pad = (kh // 2, kw // 2) if pad is None else pad
+        self.conv = Conv2d(channels, width, (kh, kw), stride=stride, pad=pad, bias=not bn if bias is None else bias)
         self.bn = BatchNorm(width, eps=1e-3) if bn else None
 
     def forward(self, x: Tensor) -> Tensor:
         return conv_bn_relu(x, self.conv, self.bn)
 
 
-def inception(name: str, channels: int, *, large: int, bn: bool) -> Concat:
-    """The module of Figure 2(b): 1x1 convolutions reduce what the 3x3 and the `large` (5x5) filters have to look at."""
-    n1, n3_reduce, n3, n5_reduce, n5, pool_proj = TABLE[name]
+def convolution(channels: int, width: int, size: int, *, factorised: str | bool, bn: bool) -> list[Module]:
+    """One convolution, or the two that see the same window for less (arXiv 1512.00567 §3): 3x3 twice, or 1xn and nx1.
+
+    Both widen the map by the same factor, √(width / channels), as §3.1 there recommends, in eights of channels.
+    """
+    between = max(8, 8 * round(math.sqrt(channels * width) / 8))
     unit = partial(ConvUnit, bn=bn)
-    return Concat(
-        branch1=unit(channels, n1, 1),
-        branch2=Sequential(unit(channels, n3_reduce, 1), unit(n3_reduce, n3, 3)),
-        branch3=Sequential(unit(channels, n5_reduce, 1), unit(n5_reduce, n5, large)),
-        branch4=Sequential(MaxPool(3, stride=1, pad=1), unit(channels, pool_proj, 1)),
-    )
+    if factorised == "3x3" and size == 5:
+        return [unit(channels, between, 3), unit(between, width, 3)]
+    if factorised == "nx1":
+        return [unit(channels, between, (1, size)), unit(between, width, (size, 1))]
+    return [unit(channels, width, size)]
+
+
+class Inception(Concat):
+    """The module of Figure 2(b): 1x1 convolutions reduce what the 3x3 and the `large` (5x5) filters have to look at.
+
+    `widths` are six numbers as in a row of the table; the keywords are the network's.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        widths: Sequence[int],
+        *,
+        large: int = 5,
+        reduce: bool = True,
+        pool_order: str = "pool-first",
+        factorised: str | bool = False,
+        bn: bool = False,
+    ):
+        n1, n3_reduce, n3, n5_reduce, n5, pool_proj = widths
+        unit = partial(ConvUnit, bn=bn)
+        filters = partial(convolution, factorised=factorised, bn=bn)
+
+        def branch(reduced: int, width: int, size: int) -> Sequential:
+            if not reduce:
+                return Sequential(*filters(channels, width, size))
+            return Sequential(unit(channels, reduced, 1), *filters(reduced, width, size))
+
+        pool, project = MaxPool(3, stride=1, pad=1), unit(channels, pool_proj, 1)
+        super().__init__(
+            branch1=unit(channels, n1, 1),
+            branch2=branch(n3_reduce, n3, 3),
+            branch3=branch(n5_reduce, n5, large),
+            branch4=Sequential(pool, project) if pool_order == "pool-first" else Sequential(project, pool),
+        )
+
+
+def joined(widths: Sequence[int]) -> int:
+    """The channels of a module's four branches side by side."""
+    n1, _, n3, _, n5, pool_proj = widths
+    return n1 + n3 + n5 + pool_proj
+
+
+def added(channels: int, widths: Sequence[int], *, bn: bool = False, **parts: Any) -> Sequential:
+    """Inception with its branches added, y = relu(Σ P_i · branch_i(x)), as wide as it and with no more parameters.
+
+    Only maps of the same width can be added, so a 1x1 convolution P_i projects each branch to the width of the sum.
+    Side by side the four P_i are the weights of one 1x1 convolution of the concatenated branches, and this is how the
+    sum is computed here: to add is to concatenate and to mix.
+
+    The projections alone would add the square of the width, 65,536 to the 163,328 weights of module 3a. To pay for them
+    all branches are narrower by the same factor: the largest, in 1024ths, that needs no more parameters than Inception.
+    """
+    width = joined(widths)
+
+    def narrower(share: int) -> Sequential:
+        narrow = [max(1, n * share // 1024) for n in widths]
+        branches = Inception(channels, narrow, bn=bn, **parts)
+        return Sequential(branches=branches, projection=ConvUnit(joined(narrow), width, 1, bn=bn))
+
+    def size(module: Module) -> int:
+        return sum(tensor.size for tensor in module.parameters())
+
+    with initialise.skipped():
+        budget = size(Inception(channels, widths, bn=bn, **parts))
+        share = bisect.bisect(range(1, 1025), budget, key=lambda share: size(narrower(share)))
+    return narrower(share)
+
+
+MODULES: dict[str, Callable[..., Module]] = {"concat": Inception, "add": added}
+
+CHOICES: dict[str, tuple[str | bool, ...]] = {
+    "variant": ("paper", "torchvision"),
+    "norm": tuple(NORMALISATIONS),
+    "pool_order": ("pool-first", "1x1-first"),
+    "join": tuple(MODULES),
+    "factorised": (False, "3x3", "nx1"),
+    "init": tuple(INITIALISATIONS),
+}
+
+
+def check(**given: str | bool) -> None:
+    """A ValueError for the first keyword whose value is none of its choices."""
+    for keyword, value in given.items():
+        choices = CHOICES[keyword]
+        if value not in choices:
+            listed = " or ".join(map(repr, choices)) if len(choices) == 2 else f"one of {', '.join(map(str, choices))}"
+            raise ValueError(f"{keyword} must be {listed}, got {value!r}")
 
 
 class AdaptiveAvgPool(Module):
@@ -115,9 +232,17 @@ class GoogLeNet(Model):
     `aux_logits=False`, the main logits only. LRN has Caffe's constants (the paper gives none). Up to 64 pixels the
     stem is a 3x3 convolution of stride 1 without a pool, and the heads' 5x5 pool shrinks where the map is smaller.
 
-    `bn=True` normalises after each convolution and drops its bias and the LRN. `variant="torchvision"` is the network
-    of torchvision's weights: `bn`, 3x3 filters in the 5x5 branch, a 2x2 fourth pool, adaptive pools before the
-    auxiliary heads, dropout 0.2. Those weights expect images as (x - 0.5) / 0.5.
+    `variant="torchvision"` is the network of torchvision's weights: BatchNorm, 3x3 filters in the 5x5 branch, a 2x2
+    fourth pool, adaptive pools before the auxiliary heads, dropout 0.2. Those weights expect images as (x - 0.5) / 0.5.
+
+    What the published network has can be exchanged, to see what it is good for:
+
+    norm         "lrn"; "lcn" in its places; "bn" behind each convolution instead, and no biases; or "none".
+                 `bn=True` is short for "bn", which torchvision's variant has by itself
+    reduce       False leaves out the 1x1 convolutions before the 3x3 and 5x5; the pool's stays, to keep all widths
+    pool_order   "pool-first", or "1x1-first" to pool what has been projected
+    join         "concat", or "add" the branches, narrowed to the same number of parameters: see `added`
+    factorised   "3x3" puts two 3x3 convolutions in place of each 5x5, "nx1" a 1xn and an nx1 in place of each nxn
 
     Weights start as `init` says, by default as in Caffe's replica ("caffe"): from U(±sqrt(3 / fan_in)), biases from
     0.2. "he" keeps the signal's size through all layers, which without BatchNorm trains sooner. "torchvision", the
@@ -134,19 +259,28 @@ class GoogLeNet(Model):
         variant: str = "paper",
         aux_logits: bool = True,
         bn: bool = False,
+        norm: str | None = None,
+        reduce: bool = True,
+        pool_order: str = "pool-first",
+        join: str = "concat",
+        factorised: str | bool = False,
         init: str | None = None,
     ):
-        if variant not in ("paper", "torchvision"):
-            raise ValueError(f"variant must be 'paper' or 'torchvision', got {variant!r}")
-        init = init or ("caffe" if variant == "paper" else "torchvision")
-        if init not in INITIALISATIONS:
-            raise ValueError(f"init must be one of {', '.join(INITIALISATIONS)}, got {init!r}")
         torchvision, small = variant == "torchvision", image_size <= SMALL
-        bn = bn or torchvision
+        init = init or ("torchvision" if torchvision else "caffe")
+        if bn and norm not in (None, "bn"):
+            raise ValueError(f"bn=True means norm='bn', but norm is {norm!r}")
+        norm = norm or ("bn" if bn or torchvision else "lrn")
+        check(variant=variant, norm=norm, pool_order=pool_order, join=join, factorised=factorised, init=init)
+        if torchvision and factorised == "3x3":
+            raise ValueError("factorised='3x3' needs 5x5 filters, which variant='torchvision' does not have")
+        bn = norm == "bn"
+
         unit = partial(ConvUnit, bn=bn)
-        module = partial(inception, large=3 if torchvision else 5, bn=bn)
+        large = 3 if torchvision else 5
+        module = partial(MODULES[join], large=large, reduce=reduce, pool_order=pool_order, factorised=factorised, bn=bn)
         halve = partial(MaxPool, 3, stride=2, ceil=True)
-        normalise = Sequential if bn else partial(LRN, size=5, alpha=2e-5, beta=0.75, k=1.0)
+        normalise = NORMALISATIONS[norm]
 
         # The rows of Table 1, with the side of the map at 224 pixels.
         self.conv1 = unit(in_channels, 64, 3) if small else unit(in_channels, 64, 7, stride=2)  # 112
@@ -156,17 +290,17 @@ class GoogLeNet(Model):
         self.conv3 = unit(64, 192, 3)
         self.norm2 = normalise()
         self.maxpool2 = halve()  # 28
-        self.inception3a = module("3a", 192)
-        self.inception3b = module("3b", 256)
+        self.inception3a = module(192, TABLE["3a"])
+        self.inception3b = module(256, TABLE["3b"])
         self.maxpool3 = halve()  # 14
-        self.inception4a = module("4a", 480)
-        self.inception4b = module("4b", 512)
-        self.inception4c = module("4c", 512)
-        self.inception4d = module("4d", 512)
-        self.inception4e = module("4e", 528)
+        self.inception4a = module(480, TABLE["4a"])
+        self.inception4b = module(512, TABLE["4b"])
+        self.inception4c = module(512, TABLE["4c"])
+        self.inception4d = module(512, TABLE["4d"])
+        self.inception4e = module(528, TABLE["4e"])
         self.maxpool4 = MaxPool(2, ceil=True) if torchvision else halve()  # 7
-        self.inception5a = module("5a", 832)
-        self.inception5b = module("5b", 832)
+        self.inception5a = module(832, TABLE["5a"])
+        self.inception5b = module(832, TABLE["5b"])
         self.avgpool = GlobalAvgPool()
         self.dropout = Dropout(0.2 if torchvision else 0.4)
         self.fc = Linear(1024, num_classes)

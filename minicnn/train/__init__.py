@@ -2,6 +2,7 @@
 
 options    what can be said on the command line, and the recipes that fill in the rest
 trainer    all that changes while a network learns: a step, an epoch, a checkpoint
+finetune   to start from other weights, and to keep some as they are
 feed       batches on their way to the device
 precision  how many bits a step computes with
 run        the run folder: configuration, metrics, checkpoints, result

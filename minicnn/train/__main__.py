@@ -33,10 +33,14 @@ def main(arguments: list[str] | None = None) -> int:
     validation = None
     if config["validation"]:
         train, validation = data.split_validation(train, config["validation"], config["seed"])
-    trainer = Trainer(config, train, on=on, loader_threads=options.loader_threads)
-    say(f"{trainer.model.name}: {trainer.parameters():,} parameters, {train}")
-
     run = Run(options.out, options.model)
+    starts = not run.goes_on(options.resume)
+    trainer = Trainer(config, train, on=on, loader_threads=options.loader_threads, starts=starts)
+    kept = f" and {trainer.frozen():,} frozen ones" if trainer.frozen() else ""
+    say(f"{trainer.model.name}: {trainer.parameters():,} parameters{kept}, {train}")
+    if trainer.taken:
+        say(str(trainer.taken))
+
     if run.begin(config, resume=options.resume, overwrite=options.overwrite):
         trainer.restore(*run.read_last())
         if run.is_finished(config["epochs"]):
@@ -77,13 +81,13 @@ def compile_kernels(trainer: Trainer) -> float:
         return trainer.compile()
 
 
-def learn(trainer: Trainer, run: Run, validation: Dataset | None) -> None:
+def learn(trainer: Trainer, run: Run, validation: Dataset | None, progress: Progress | None = None) -> None:
     """Train the epochs that are left; after each, the run folder holds all that is needed to go on."""
     epochs = trainer.config["epochs"]
     rows = run.read_metrics()[: trainer.epochs_done]
-    with Progress(epochs, len(trainer.loader), trainer.epochs_done) as progress:
+    with progress or Progress(epochs, len(trainer.loader), trainer.epochs_done) as shown:
         while trainer.epochs_done < epochs:
-            trained = train_epoch(trainer, progress)
+            trained = train_epoch(trainer, shown)
             validated = validate(trainer, validation) if validation else {}
             trainer.schedule.observe(validated.get("loss", trained["loss"]))
 
@@ -93,7 +97,7 @@ def learn(trainer: Trainer, run: Run, validation: Dataset | None) -> None:
                     run.write_best(model.state_dict(), trainer.metadata())
             run.write_metrics(rows)
             run.write_last(trainer.saved(), trainer.metadata())
-            progress.end_epoch(trained["loss"], trained["accuracy"], validated.get("accuracy"))
+            shown.end_epoch(trained["loss"], trained["accuracy"], validated.get("accuracy"))
 
 
 def train_epoch(trainer: Trainer, progress: Progress) -> dict[str, float]:

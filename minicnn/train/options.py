@@ -24,16 +24,34 @@ BASE: Settings = {
     "augment": "shift:1,flip",
     "label_smoothing": 0.1,
     "clip": 0.0,
+    "max_filter_rms": 0.0,
     "ema": 0.0,
     "polyak": False,
     "validation": 0.02,
 }
 
-# VGG and GoogLeNet have no BatchNorm, and do not survive a rate of 0.1.
+# Networks without BatchNorm do not survive a rate of 0.1.
 UNNORMALISED: Settings = {"optimizer": "adam", "lr": 1e-3, "nesterov": False, "weight_decay": 0.0, "clip": 5.0}
 
 # What the papers say. A number of steps is given in epochs of the data that the paper trained on.
 PLAIN: Settings = {"nesterov": False, "label_smoothing": 0.0}
+# Krizhevsky et al. 2012, 4.1 and 5: 90 epochs; the rate is divided by 10 three times, when the validation error stalls.
+ALEXNET: Settings = {
+    **PLAIN, "epochs": 90, "batch_size": 128, "lr": 0.01, "weight_decay": 5e-4, "schedule": "plateau:3:0.1",
+    "augment": "scale-jitter:256:256:227,flip,colour",
+}  # fmt: skip
+# arXiv:1311.2901, 3: 70 epochs, the rate lowered by hand when the validation error stalls; no decay is spoken of. Each
+# image is seen as ten crops; here the crop is drawn. The bound on filters is for pixels in ±128; ours have
+# deviation 1, so that it holds the first layer tighter.
+ZFNET: Settings = {
+    **PLAIN, "epochs": 70, "batch_size": 128, "lr": 0.01, "weight_decay": 0.0, "schedule": "plateau:3:0.1",
+    "augment": "scale-jitter:256:256:224,flip", "max_filter_rms": 0.1,
+}  # fmt: skip
+# arXiv:1312.4400, by the authors' configuration for ImageNet: 450 thousand steps of 64; the rate falls at 200 and 400.
+NIN: Settings = {
+    **PLAIN, "epochs": 22, "batch_size": 64, "lr": 0.01, "weight_decay": 5e-4, "decay_all": False,
+    "schedule": "step:10:0.1", "augment": "scale-jitter:256:256:224,flip",
+}  # fmt: skip
 # arXiv:1409.1556, 3.1: 370 thousand steps of 256; the rate falls when the validation error stops improving.
 VGG: Settings = {
     **PLAIN, "epochs": 74, "batch_size": 256, "lr": 0.01, "weight_decay": 5e-4, "schedule": "plateau:3:0.1",
@@ -58,6 +76,9 @@ CIFAR: Settings = {
 DEEP_CIFAR: Settings = {**CIFAR, "schedule": f"warmup:1+{CIFAR['schedule']}"}
 
 PAPER = {
+    r"alexnet": ALEXNET,
+    r"zfnet": ZFNET,
+    r"nin": NIN,
     r"vgg.*": VGG,
     r"googlenet": GOOGLENET,
     r"(resnet|plain)(18|34|50|101|152)": RESNET,
@@ -69,7 +90,7 @@ PAPER = {
 def recipe(name: str, model: str) -> Settings:
     """All settings of a recipe, "default" or "paper", for a model; ValueError where no paper says how to train it."""
     if name == "default":
-        return {**BASE, **(UNNORMALISED if re.match("vgg|googlenet", model) else {})}
+        return {**BASE, **(UNNORMALISED if re.match("alexnet|zfnet|nin|vgg|googlenet", model) else {})}
     for pattern, settings in PAPER.items():
         if re.fullmatch(pattern, model):
             return {**BASE, **settings}
@@ -89,6 +110,8 @@ def parser() -> argparse.ArgumentParser:
     add("--image-size", type=count, metavar="N", help="resample images to this side (default: folders to 224)")
     add("--skip-corrupt", action="store_true", help="leave out image files that cannot be decoded, and count them")
     add("--recipe", choices=["default", "paper"], default="default", help="what fills in the settings below")
+    add("--init-from", metavar="WEIGHTS", help="start from what fits of a run folder, a .safetensors or a .pth file")
+    add("--freeze", metavar="NAMES", help="do not train these layers or parameters, such as 'conv1,layer1,*.bn2.*'")
     add("--seed", type=_cli.not_negative(int), default=0, metavar="N", help="of weights, order, changes and dropout")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where arrays live")
     add("--threads", type=_cli.threads, metavar="N", help="of the CPU kernels (default: the usable cores)")
@@ -120,6 +143,8 @@ def parser() -> argparse.ArgumentParser:
     setting("--augment", "changes to the training images, 'none' for none", metavar="TEXT")
     setting("--label-smoothing", "share of the target that all classes get alike", type=fraction, metavar="S")
     setting("--clip", "largest norm of the gradient, 0 for any", type=_cli.not_negative(float), metavar="NORM")
+    rms = _cli.not_negative(float)
+    setting("--max-filter-rms", "largest RMS of a convolution's filter, 0 for any", type=rms, metavar="RMS")
     setting("--ema", "decay of an average of the weights, which is evaluated", type=fraction, metavar="D")
     setting("--polyak", "evaluate the mean of all steps' weights", action=yes_or_no)
     setting("--validation", "share of the training images that chooses `best`", type=fraction, metavar="S")
@@ -133,5 +158,5 @@ def configuration(options: argparse.Namespace) -> Settings:
     settings |= {key: getattr(options, key) for key in settings if getattr(options, key) is not None}
     if settings["optimizer"] != "sgd" and options.nesterov is None:
         settings["nesterov"] = False
-    always = ("model", "variant", "data", "image_size", "skip_corrupt", "seed", "precision")
+    always = ("model", "variant", "data", "image_size", "skip_corrupt", "init_from", "freeze", "seed", "precision")
     return {**{key: getattr(options, key) for key in always}, **settings}

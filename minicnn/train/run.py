@@ -41,7 +41,7 @@ class Run:
             )
         if not holds_run and not overwrite and self.folder.exists() and any(map(_is_foreign, self.folder.iterdir())):
             raise ValueError(f"{self.folder}: holds files that are no run; choose another --out, or --overwrite")
-        if holds_run and resume and self.path("last.safetensors").exists():
+        if self.goes_on(resume):
             self._check_same(self._read_json("config.json"), config)
             return True
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -49,6 +49,10 @@ class Run:
             self.path(name).unlink(missing_ok=True)
         self.write_config(config)
         return False
+
+    def goes_on(self, resume: bool) -> bool:
+        """Whether there is a checkpoint here that a run with this `resume` goes on from."""
+        return resume and self.path("config.json").exists() and self.path("last.safetensors").exists()
 
     def _check_same(self, old: dict[str, Any], new: dict[str, Any]) -> None:
         """Threads, device and logging are not part of the configuration, so they may change; of it, epochs may grow."""

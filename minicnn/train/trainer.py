@@ -15,7 +15,7 @@ from kernels import array_module
 from minicnn import Tensor, autograd, checkpoint, device, evaluate, models, optim, schedules
 from minicnn.data import Dataset, Loader, augment
 from minicnn.layers import Dropout
-from minicnn.train import precision
+from minicnn.train import finetune, precision
 from minicnn.train.feed import Feed
 
 Arrays = dict[str, Any]
@@ -43,9 +43,14 @@ class Trainer:
     `config` is what `options.configuration` makes. All randomness comes from its seed, so two trainers of the same
     configuration hold the same numbers after the same number of epochs, bit for bit, on any number of threads; so
     does one that `restore`d what another one had `saved`.
+
+    `taken` says what the network has begun with, where `--init-from` says where from; `starts=False`, where `restore`
+    follows, does not look there again.
     """
 
-    def __init__(self, config: dict[str, Any], train: Dataset, *, on: str = "cpu", loader_threads: int = 1):
+    def __init__(
+        self, config: dict[str, Any], train: Dataset, *, on: str = "cpu", loader_threads: int = 1, starts: bool = True
+    ):
         self.config, self.device = config, on
         minicnn.seed(config["seed"])
         changes = augment.parse(config["augment"])
@@ -65,8 +70,10 @@ class Trainer:
             config["model"], train.num_classes, self.image_shape[2], self.image_shape[0], **config["variant"]
         )
         self.model.seed_dropout(config["seed"])
+        self.taken = finetune.initialise(self.model, config["init_from"]) if config["init_from"] and starts else None
         self.model.to(device=on)
         self.precision = of_precision(self.model)
+        self.frozen_norms = finetune.freeze(self.model, config["freeze"]) if config["freeze"] is not None else []
         self.optimiser = self._optimiser()
         self.schedule = schedules.parse(config["schedule"], config["epochs"])
         self.average = self._average()
@@ -93,6 +100,11 @@ class Trainer:
         """How many numbers are trained."""
         return sum(p.size for p in self.model.parameters())
 
+    def frozen(self) -> int:
+        """How many numbers are kept as they are."""
+        tensors = {id(t): t for module in self.model.modules() for t in vars(module).values() if isinstance(t, Tensor)}
+        return sum(t.size for t in tensors.values() if not t.requires_grad)
+
     # Training
 
     def epoch(self) -> Iterator[tuple[int, float, int]]:
@@ -100,7 +112,7 @@ class Trainer:
 
         On a device the figures of READ_EVERY steps come together, after the last of them.
         """
-        self.model.train()
+        self._train()
         unread: list[Step] = []
         for images, labels in self.feed:
             unread.append(self.step(images, labels))
@@ -111,6 +123,12 @@ class Trainer:
             yield from self._read(unread, images, labels)
         if bad := self._not_finite():  # the last step's damage would show in the next epoch's loss, if there is one
             raise NotFinite(f"step {self.optimiser.steps} has made {bad} NaN or Inf; {ADVICE}")
+
+    def _train(self) -> None:
+        """Put the model into training mode, but for what is frozen."""
+        self.model.train()
+        for norm in self.frozen_norms:
+            norm.eval()
 
     def step(self, images: Any, labels: Any) -> Step:
         """Train on one batch. The host only asks for the work, and never waits for a device to do it."""
@@ -130,6 +148,8 @@ class Trainer:
         self.optimiser.zero_grad()
         loss.backward(self.precision.upstream(loss))
         self.optimiser.step(self.precision.factor(self.config["clip"]))
+        if self.config["max_filter_rms"]:
+            optim.clip_filter_rms(self.model, self.config["max_filter_rms"])
         if self.average is not None:
             self.average.update()
 
@@ -190,6 +210,7 @@ class Trainer:
         """
         began = time.perf_counter()
         before = {name: array.copy() for name, array in self.saved().items()}
+        self._train()
         drawn = self._dropout_steps()
         images = np.zeros((min(FEW, self.config["batch_size"]), *self.image_shape), np.float32)
         labels = np.arange(len(images)) % self.model.num_classes

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from minicnn import data
+from minicnn.data.pixels import whole
 
 
 def check(spec: str | Path, arrays: dict[str, np.ndarray]) -> data.Dataset:
@@ -98,6 +99,34 @@ def test_image_folder(image_folder):
     np.testing.assert_allclose(train.mean, (train.images[:] / 255).mean(axis=(0, 1, 2)), rtol=1e-6)
     assert train.subset(np.array([3])).images.files == train.images.files[3:]
     assert data.load(image_folder).image_size == 224
+
+
+def test_whole_images_of_a_folder(image_folder):
+    """Both sides in proportion, where a batch has the centred square."""
+    train, _ = data.load_pair(image_folder, image_size=50)
+    upright = image_folder / "train" / "dog" / "0.jpg"
+    Image.open(upright).transpose(Image.Transpose.ROTATE_90).save(upright)  # 70×50 before
+    assert [image.shape for image in train.whole(0, (25, 40))] == [(25, 35, 3), (40, 56, 3)]
+    assert [image.shape for image in train.whole(2, (50,))] == [(70, 50, 3)]
+    assert np.array_equal(train.whole(1, (50,))[0][:, 15:65], train.images[1])
+
+
+def test_whole_images_of_an_array(npz_file):
+    train, _ = data.load_pair(npz_file)
+    same, larger = train.whole(3, (32, 40))
+    assert np.array_equal(same, train.images[3]) and larger.shape == (40, 40, 3)
+
+
+@pytest.mark.parametrize(("shape", "side", "expected"), [((20, 100, 1), 10, (10, 40, 1)), ((90, 9, 3), 9, (36, 9, 3))])
+def test_of_a_very_long_image_the_middle(shape, side, expected):
+    image = np.zeros(shape, np.uint8)
+    middle = tuple(slice(n // 2 - 2, n // 2 + 2) for n in shape[:2])
+    image[middle] = 200
+    shown = whole(image, side)
+    assert shown.shape == expected
+    rows, cols = shown[..., 0].nonzero()
+    h, w = expected[:2]
+    assert abs(rows.mean() - (h - 1) / 2) <= 0.5 and abs(cols.mean() - (w - 1) / 2) <= 0.5
 
 
 def test_image_folder_with_test_instead_of_val_and_a_class_held_out_nowhere(image_folder):

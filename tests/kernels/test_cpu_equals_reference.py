@@ -108,6 +108,26 @@ def test_normalisation_and_pooling_with_any_number_of_channels(dtype, draw, refe
     same(cpu.lrn(x, size=5, alpha=1.0), reference.lrn(x, size=5, alpha=1.0), tolerance)
 
 
+@both_dtypes
+@pytest.mark.parametrize("size", [1, 5, 9])
+@given(draw=drawn(st.tuples(st.tuples(sizes, st.integers(3, 14), st.integers(3, 14), st.integers(2, 70)))))
+def test_contrast_normalisation_with_any_number_of_channels(size, dtype, draw, reference):
+    (x,) = draw.arrays(dtype)
+    gy = upstream(draw, x)
+    y, gx = reference.lcn(x, size=size), reference.lcn_grad(gy, x, size=size)
+    same(cpu.lcn(x, size=size), y, DTYPES[dtype])
+    same(cpu.lcn_grad(gy, x, size=size), gx, 10 * DTYPES[dtype])
+
+
+def test_contrast_normalisation_of_flat_maps(reference):
+    x = np.zeros((2, 12, 5, 3))
+    assert not cpu.lcn(x).any() and not cpu.lcn_grad(x, x).any()
+    x[1, 0, 0] = 1  # far from it σ stays exactly 0
+    gy = np.random.default_rng(0).uniform(-1, 1, x.shape)
+    same(cpu.lcn(x, size=3), reference.lcn(x, size=3), 1e-12)
+    same(cpu.lcn_grad(gy, x, size=3), reference.lcn_grad(gy, x, size=3), 1e-12)
+
+
 @given(draw=pools(symmetric=False), special=st.sampled_from([np.nan, -np.inf, 0.0]))
 def test_max_pool_with_ties_nan_and_infinity(draw, special, reference):
     (x,) = draw.arrays(np.float32)
@@ -150,6 +170,9 @@ def test_nan_stays_visible():
     ):
         y = y.reshape(-1, 4)
         assert np.isnan(y[:, 0]).all()
+    one_bad = np.zeros((2, 20, 20, 3), np.float32)
+    one_bad[1, 3, 3, 1] = np.nan  # through the mean of σ it reaches all of its map, but no other
+    assert not np.isnan(cpu.lcn(one_bad)[0]).any() and np.isnan(cpu.lcn(one_bad)[1]).all()
     assert np.isnan(cpu.batch_norm_stats(x)[0][0]) and np.isnan(cpu.bias_grad(x)[0])
 
 

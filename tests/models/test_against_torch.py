@@ -17,6 +17,9 @@ NETS = {  # name and arguments here, side of the image, PyTorch's
     "resnet50": ("resnet50", {}, 96, lambda: torch_nets.ResNet((3, 4, 6, 3), True, CLASSES)),
     "vgg11": ("vgg11", {}, 96, lambda: torch_nets.VGG(False, CLASSES)),
     "vgg11_bn": ("vgg11", {"bn": True}, 96, lambda: torch_nets.VGG(True, CLASSES)),
+    "alexnet": ("alexnet", {"variant": "torchvision"}, 224, lambda: torch_nets.AlexNet(False, CLASSES)),
+    "alexnet_larger": ("alexnet", {"variant": "torchvision"}, 288, lambda: torch_nets.AlexNet(False, CLASSES)),
+    "alexnet_2012": ("alexnet", {}, 227, lambda: torch_nets.AlexNet(True, CLASSES)),
     "googlenet": ("googlenet", {"variant": "torchvision"}, 224, lambda: torch_nets.GoogLeNet(CLASSES)),
 }
 

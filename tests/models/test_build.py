@@ -45,6 +45,8 @@ def test_an_alias_builds_the_network_it_stands_for():
         ("vgg-c", {"bn": True, "image_size": 32, "num_classes": 7}),
         ("googlenet", {"variant": "torchvision", "aux_logits": False, "image_size": 32}),
         ("resnet50", {"shortcut": "C", "stride_in": "1x1", "in_channels": 1}),
+        ("resnet56", {"unit": "full-preact", "span": 3, "shortcut": "B"}),
+        ("resnet20", {"skip": "scale", "skip_scale": 0.25, "residual_scale": 0.5}),
         ("plain20", {}),
     ],
 )
@@ -150,6 +152,14 @@ def test_dense_vgg_equals_vgg_on_its_own_size_and_averages_on_larger_images():
         (("plain20", {"bn": True}), "plain20: unknown keyword bn; it takes no variants"),
         (("resnet20", {"shortcut": "D"}), "resnet20: shortcut must be 'A', 'B' or 'C', got 'D'"),
         (("resnet50", {"stride_in": "5x5"}), "resnet50: stride_in must be '1x1' or '3x3', got '5x5'"),
+        (
+            ("resnet20", {"unit": "preact"}),
+            "resnet20: unit must be one of original, bn-after-add, .*, full-preact, got 'preact'",
+        ),
+        (("resnet164", {"skip": "none"}), "resnet164: skip must be one of identity, scale, .*, dropout, got 'none'"),
+        (("resnet20", {"skip": "dropout", "skip_dropout": 1}), "resnet20: skip_dropout must be .* below 1, got 1"),
+        (("resnet20", {"span": 4}), "resnet20: span must be 1, 2 or 3, got 4"),
+        (("resnet32", {"span": 3}), "resnet32: span 3 does not divide the 10 layers of a stage"),
         (("googlenet", {"variant": "caffe"}), "googlenet: variant must be 'paper' or 'torchvision', got 'caffe'"),
         (("vgg-a", {"init": "zero"}), "vgg-a: init must be one of he, glorot, paper, got 'zero'"),
         (("googlenet", {"init": "zero"}), "googlenet: init must be one of caffe, he, torchvision, got 'zero'"),

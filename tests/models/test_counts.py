@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from minicnn import init, models
+from minicnn.models.residual import SKIPS, UNITS
 from minicnn.summary import profile
 
 
@@ -45,6 +48,34 @@ def test_vgg_with_5x5_for_each_pair_of_3x3():
     model = build("vgg-b-5x5")
     assert parameters(model) == 134_503_528
     assert round(multiply_adds(model) / 1e9, 3) == 9.356
+
+
+CLASSICS = [  # parameters, GMAC at the paper's size
+    ("alexnet", {}, 60_965_224, 0.724),
+    ("alexnet", {"groups": 1}, 62_378_344, 1.135),
+    ("alexnet", {"variant": "torchvision", "image_size": 224}, 61_100_840, 0.714),
+    ("zfnet", {}, 62_357_608, 1.168),
+    ("zfnet", {"norm": "lcn"}, 62_357_608, 1.168),
+    ("nin", {}, 7_595_176, 1.100),
+]
+
+
+@pytest.mark.parametrize(("name", "variant", "count", "giga"), CLASSICS)
+def test_alexnet_and_its_successors(name, variant, count, giga):
+    model = build(name, **variant)
+    assert parameters(model) == count
+    assert round(multiply_adds(model) / 1e9, 3) == giga
+
+
+def test_nin_for_cifar():
+    model = build("nin", image_size=32)
+    assert parameters(model) == 966_986
+    assert parameters(build("nin", num_classes=100, image_size=32)) == 984_356
+    rows = profile(model)
+    products = sum(row.multiply_adds for row in rows)
+    biases = sum(math.prod(row.shape) for row in rows if row.multiply_adds)
+    assert round((products + biases) / 1e6) == 223  # the published figure counts the addition of a bias too
+    assert products == 222_486_528
 
 
 GOOGLENET = {  # weights, weights and biases, MMAC
@@ -94,6 +125,28 @@ def test_googlenet_of_torchvision():
     assert parameters(main) == 6_624_904
     assert round(multiply_adds(main) / 1e9, 3) == 1.498
     assert parameters(build("googlenet", variant="torchvision")) == 13_004_888
+
+
+def test_bn_inception():
+    model = build("bn-inception")
+    assert parameters(model) == 11_295_240
+    rows = profile(model)
+    products = sum(row.multiply_adds for row in rows)
+    assert round(products / 1e9, 3) == 2.033
+    # The published 2.048 counts the addition of biases, normalisations and the elements that are averaged too.
+    biases = sum(math.prod(row.shape) for row in rows if row.multiply_adds)
+    normalised = sum(math.prod(row.shape) for row in rows if row.op == "bn_relu")
+    averaged = 9 * sum(math.prod(row.shape) for row in rows if row.op == "avg_pool") + 7 * 7 * 1024
+    assert round((products + biases + normalised + averaged) / 1e9, 3) == 2.048
+
+
+def test_inception_v3():
+    model = build("inception-v3")
+    assert parameters(model) == 27_161_264
+    assert parameters(model.AuxLogits) == 3_326_696
+    main = build("inception-v3", aux_logits=False)
+    assert parameters(main) == 23_834_568
+    assert round(multiply_adds(main) / 1e9, 3) == round(multiply_adds(model) / 1e9, 3) == 5.713
 
 
 RESNET = {  # parameters, GMAC with the stride in the 3x3, in the 1x1
@@ -158,6 +211,47 @@ def test_cifar_resnet(depth):
 @pytest.mark.parametrize("depth", [20, 32, 44, 56, 110])
 def test_cifar_plain(depth):
     assert parameters(build(f"plain{depth}")) == CIFAR[depth][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "original", "preactivated"),
+    [
+        ("resnet164", 1_704_154, 1_703_258),
+        ("resnet1001", 10_328_602, 10_327_706),
+        ("resnet200", 64_673_832, 64_666_152),
+    ],
+)
+def test_bottlenecks_of_identity_mappings(name, original, preactivated):
+    assert parameters(build(name)) == original
+    assert parameters(build(name, unit="full-preact")) == preactivated
+
+
+@pytest.mark.parametrize("name", RESNET)
+def test_preactivated_resnet_has_no_batch_norm_on_its_projections(name):
+    channels = [128, 256, 512] if name in ("resnet18", "resnet34") else [256, 512, 1024, 2048]
+    model = build(name, unit="full-preact")
+    assert parameters(model) == RESNET[name][0] - 2 * sum(channels)
+    assert round(multiply_adds(model) / 1e9, 3) == RESNET[name][1]
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_units_have_the_same_parts_in_another_order(unit):
+    assert parameters(build("resnet20", unit=unit)) == CIFAR[20][0]
+    assert parameters(build("resnet110", unit=unit)) == CIFAR[110][0]
+
+
+@pytest.mark.parametrize("skip", SKIPS)
+def test_skips(skip):
+    gates = 3 * (16 * 16 + 16) + (16 + 2 * 32 + 3) * 32 + (32 + 2 * 64 + 3) * 64  # one of 1x1 and a bias to each unit
+    expected = {"conv1x1": CIFAR[20][2], "exclusive-gate": CIFAR[20][0] + gates, "shortcut-gate": CIFAR[20][0] + gates}
+    assert parameters(build("resnet20", skip=skip)) == expected.get(skip, CIFAR[20][0])
+
+
+@pytest.mark.parametrize("span", [1, 2, 3])
+def test_a_shortcut_spans_more_or_fewer_of_the_same_layers(span):
+    model = build("resnet110", span=span)
+    assert parameters(model) == CIFAR[110][0]
+    assert format(multiply_adds(model) / 1e6, ".2f") == CIFAR[110][3]
 
 
 @pytest.mark.parametrize("size", [28, 32])

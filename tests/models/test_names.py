@@ -61,6 +61,25 @@ def test_resnet(name, blocks, convolutions, projected):
     assert names(name) == expected + linear("fc")
 
 
+def test_preactivated_resnet():
+    expected = conv_bn("conv1", "bn1")
+    for stage, block in itertools.product((1, 2, 3), (0, 1, 2)):
+        prefix = f"layer{stage}.{block}"
+        first = (stage, block) == (1, 0)  # gets what bn1 has normalised
+        expected += [f"{prefix}.conv1.weight"] if first else conv_bn(f"{prefix}.conv1", f"{prefix}.bn1")
+        expected += conv_bn(f"{prefix}.conv2", f"{prefix}.bn2")
+        expected += [f"{prefix}.downsample.0.weight"] if stage > 1 and block == 0 else []
+    expected += entries("last.bn", *BN) + linear("fc")
+    assert names("resnet20", shortcut="B", unit="full-preact") == expected
+
+
+def test_gated_resnet():
+    ungated = names("resnet20")
+    gates = [f"layer{stage}.{block}.gate" for stage, block in itertools.product((1, 2, 3), (0, 1, 2))]
+    expected = sorted(ungated + [entry for gate in gates for entry in linear(gate)])
+    assert sorted(names("resnet20", skip="shortcut-gate")) == expected
+
+
 MODULES = ["3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b"]
 BRANCHES = ["branch1", "branch2.0", "branch2.1", "branch3.0", "branch3.1", "branch4.1"]
 UNITS = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from minicnn.models.alexnet import WIDTHS
 from minicnn.models.googlenet import TABLE
 
 
@@ -53,6 +54,32 @@ class ResNet(nn.Module):
         x = nn.functional.max_pool2d(self.bn1(self.conv1(x)).relu(), 3, 2, 1)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(x.mean((2, 3)))
+
+
+class AlexNet(nn.Module):
+    """torchvision's, or the network of 2012 where `published`."""
+
+    def __init__(self, published: bool, num_classes: int):
+        super().__init__()
+        n1, n2, n3, n4, n5 = WIDTHS["paper" if published else "torchvision"]
+        groups, norm = (2, [nn.LocalResponseNorm(5, 5 * 1e-4, 0.75, 2.0)]) if published else (1, [])
+        pool = nn.MaxPool2d(3, 2, ceil_mode=published)
+        self.features = nn.Sequential(
+            nn.Conv2d(3, n1, 11, 4, 0 if published else 2), nn.ReLU(), *norm, pool,
+            nn.Conv2d(n1, n2, 5, 1, 2, groups=groups), nn.ReLU(), *norm, pool,
+            nn.Conv2d(n2, n3, 3, 1, 1), nn.ReLU(),
+            nn.Conv2d(n3, n4, 3, 1, 1, groups=groups), nn.ReLU(),
+            nn.Conv2d(n4, n5, 3, 1, 1, groups=groups), nn.ReLU(), pool,
+        )  # fmt: skip
+        linear1, linear2, last = nn.Linear(36 * n5, 4096), nn.Linear(4096, 4096), nn.Linear(4096, num_classes)
+        if published:
+            layers = [linear1, nn.ReLU(), nn.Dropout(), linear2, nn.ReLU(), nn.Dropout(), last]
+        else:
+            layers = [nn.Dropout(), linear1, nn.ReLU(), nn.Dropout(), linear2, nn.ReLU(), last]
+        self.classifier = nn.Sequential(*layers)
+
+    def forward(self, x):
+        return self.classifier(nn.functional.adaptive_avg_pool2d(self.features(x), 6).flatten(1))
 
 
 class VGG(nn.Module):

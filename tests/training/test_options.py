@@ -90,7 +90,7 @@ def test_the_configuration_does_not_depend_on_where_it_runs():
 )
 def test_threads_that_there_are_not(command, count, message, capsys):
     module, *arguments = command
-    main = importlib.import_module(f"{module}.__main__" if module != "minicnn.evaluate" else module).main
+    main = importlib.import_module(f"{module}.__main__").main
     with pytest.raises(SystemExit) as ended:
         main([*arguments, "--threads", count])
     error = capsys.readouterr().err
