@@ -111,4 +111,4 @@ class BNInception(Model):
         return x
 
 
-MODELS = {"bn-inception": BNInception}
+MODELS: dict[str, Callable[..., Model]] = {"bn-inception": BNInception}

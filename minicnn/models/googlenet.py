@@ -336,4 +336,4 @@ class GoogLeNet(Model):
         return logits, self.aux1(x4a), self.aux2(x4d)
 
 
-MODELS = {"googlenet": GoogLeNet}
+MODELS: dict[str, Callable[..., Model]] = {"googlenet": GoogLeNet}

@@ -180,4 +180,4 @@ class InceptionV3(Model):
         return logits, self.AuxLogits(x6e)
 
 
-MODELS = {"inception-v3": InceptionV3}
+MODELS: dict[str, Callable[..., Model]] = {"inception-v3": InceptionV3}

@@ -84,7 +84,7 @@ class Trainer:
         if c["optimizer"] == "sgd":
             return optim.SGD(groups, c["lr"], momentum=c["momentum"], nesterov=c["nesterov"])
         if c["optimizer"] == "rmsprop":
-            return optim.RMSProp(groups, c["lr"], momentum=c["momentum"])
+            return optim.RMSProp(groups, c["lr"], momentum=c["momentum"], eps=c["rms_eps"], eps_inside=True)
         return {"adam": optim.Adam, "adamw": optim.AdamW}[c["optimizer"]](groups, c["lr"])
 
     def _average(self) -> optim.EMA | None:
