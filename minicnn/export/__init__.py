@@ -64,7 +64,7 @@ def model(
         raise ValueError(
             f"{type(network).__name__}: what it returns is computed from the images by other means than ops"
         )
-    graph.nodes.append(helper.make_node("Identity", [graph.name(logits.data)], [OUTPUT], name=OUTPUT))
+    graph.finish(logits.data)
 
     def value(name: str, *shape: int) -> Any:
         return helper.make_tensor_value_info(name, _onnx().TensorProto.FLOAT, ["batch", *shape])

@@ -11,7 +11,7 @@ from minicnn.data import Dataset
 from minicnn.models import Model
 
 TOLERANCE = 1e-4  # of the largest logit: more than rounding in float32 leaves
-PREPROCESSING = "pixels as fractions from 0 to 1, channels in the order red, green, blue; minus mean, over std"
+PREPROCESSING = "pixels as fractions from 0 to 1, colours as red, green, blue; minus mean, over std"
 
 
 @_cli.command

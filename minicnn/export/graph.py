@@ -103,6 +103,16 @@ class Graph:
         self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
         return output
 
+    def finish(self, array: Array) -> None:
+        """Make an array the output."""
+        from onnx import helper
+
+        value = self.name(array)
+        if self.nodes and self.nodes[-1].output[0] == value:
+            self.nodes[-1].output[0] = OUTPUT
+        else:
+            self.nodes.append(helper.make_node("Identity", [value], [OUTPUT], name=OUTPUT))
+
     def constant(self, array: Any, stored: Any = None) -> str:
         """Add a constant in float32: `array`, or what is `stored` in its place, under the array's own name."""
         if self.depends_on_images(array):

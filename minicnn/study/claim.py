@@ -114,8 +114,8 @@ LEARNING = (
 TRAINED = {
     "train_error": "training error, %|.2f",
     "test_error": "test error, %|.2f",
-    "train_loss": "training loss|.3f",
-    "test_loss": "test loss|.3f",
+    "train_loss": "training loss|.4g",
+    "test_loss": "test loss|.4g",
     "parameters": "parameters|,.0f",
     "multiply_adds": "multiply-adds|,.0f",
     "seconds": "seconds|.1f",

@@ -1,7 +1,8 @@
 """Arms × seeds: each is one result file, written whole, named after all that it depends on, and never made twice.
 
 Two claims that compare the same arm share its file, and so does a study that was stopped with the one that goes on. A
-change of a recipe, of the data or of what is measured makes another name, so that old results are never mixed in.
+change of a recipe, of the data or of what is measured makes another name, so that old results are never mixed in; a
+change of the code does not, and whoever makes one that matters deletes the files.
 """
 
 from __future__ import annotations

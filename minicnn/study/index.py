@@ -9,7 +9,6 @@ from typing import Any
 from minicnn import checkpoint
 from minicnn.study import page
 from minicnn.study.page import Block, Heading, Table, Text
-from minicnn.study.statistics import contradict
 
 HEAD = ("claim", "verdict", "scale", "seeds", "decided by", "the papers")
 
@@ -20,7 +19,7 @@ def write(folder: Path) -> Path:
     rows = [
         (
             f"[{s['number']}. {s['title']}]({s['name']}.md)",
-            f"**{s['verdict']}**" + (", against the papers" if contradict(s["verdict"], s["published"]) else ""),
+            f"**{s['verdict']}**" + (", against the papers" if s["contradicts"] else ""),
             s["scale"] or "–",
             str(s["seeds"] or "–"),
             s["figure"] or "–",

@@ -91,12 +91,18 @@ def write(study: Study, command: str) -> str:
         "title": study.claim.title,
         "verdict": found,
         "published": study.claim.published_verdict,
+        "contradicts": contradicts(found, study),
         "scale": study.scale if results else "",
         "seeds": max((len(item.values) for item in judged), default=0),
         "figure": headline(judged),
     }
     checkpoint.write_whole(folder / f"{name}.json", (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode())
     return found
+
+
+def contradicts(found: str, study: Study) -> bool:
+    """Whether a verdict is the opposite of the papers'; at the scale that only shows that it runs, none counts."""
+    return study.scale != "tiny" and {found, study.claim.published_verdict} == {HOLDS, FAILS}
 
 
 def headline(judged: Sequence[Judged]) -> str:
@@ -108,7 +114,7 @@ def headline(judged: Sequence[Judged]) -> str:
 def _blocks(study: Study, results: Results, judged: list[Judged], found: str, command: str) -> list[Block]:
     claim = study.claim
     blocks: list[Block] = [Heading(f"{claim.number}. {claim.title}", 1), Text(claim.statement), Text(SAYS[found])]
-    if statistics.contradict(found, claim.published_verdict):
+    if contradicts(found, study):
         blocks.append(Text(CONTRADICTION.format(claim.published_verdict)))
     if results:
         blocks += [Heading("What was compared"), Text(claim.method), Bullets(_setting(study, results))]

@@ -64,11 +64,6 @@ def together(verdicts: Sequence[str]) -> str:
     return HOLDS if verdicts and all(verdict == HOLDS for verdict in verdicts) else UNDECIDED
 
 
-def contradict(found: str, published: str) -> bool:
-    """Whether two verdicts say the opposite of each other; one that is undecided, or not given, contradicts nothing."""
-    return {found, published} == {HOLDS, FAILS}
-
-
 @functools.cache
 def t_quantile(p: float, freedom: int) -> float:
     """The value below which Student's t with so many degrees of freedom stays with probability 1/2 <= p < 1."""

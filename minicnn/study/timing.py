@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import time
-import tracemalloc
 from collections.abc import Callable
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 import minicnn
-from minicnn import Tensor, device
+from minicnn import Tensor, device, observe
+from minicnn.autograd import Event
 from minicnn.layers import Conv2d
 from minicnn.study.claim import Figures
 from minicnn.study.engine import Bench
@@ -25,7 +25,8 @@ def convolution_speed(
 ) -> Figures:
     """`count` convolutions of size × size, each with its ReLU, on maps of `side` pixels: the median of `repeats`.
 
-    milliseconds of a step forward and backward, rate in 10⁹ multiply-adds a second of it, megabytes of its arrays.
+    milliseconds of a step forward and backward, rate in 10⁹ multiply-adds a second of it, megabytes of the maps that it
+    keeps for its way back.
     """
     minicnn.seed(seed)
     rng = np.random.default_rng(seed)
@@ -34,9 +35,11 @@ def convolution_speed(
     multiply_adds = 3 * count * size**2 * channels**2 * side**2 * batch
     step = _ours(layers, device.to(x, bench.device), device.to(gy, bench.device), bench.device)
     seconds = _median_seconds(step, repeats)
-    figures: Figures = {"milliseconds": 1e3 * seconds, "rate": multiply_adds / seconds / BILLION}
-    if bench.device == "cpu":
-        figures["megabytes"] = _peak(step) / 1e6
+    figures: Figures = {
+        "milliseconds": 1e3 * seconds,
+        "rate": multiply_adds / seconds / BILLION,
+        "megabytes": _stored(step) / 1e6,
+    }
     if importlib.util.find_spec("torch"):
         theirs = _median_seconds(_torch(layers, x, gy, bench.device), repeats)
         figures |= {"torch_milliseconds": 1e3 * theirs, "torch_rate": multiply_adds / theirs / BILLION}
@@ -95,11 +98,14 @@ def _median_seconds(step: Callable[[], None], repeats: int) -> float:
     return median(taken)
 
 
-def _peak(step: Callable[[], None]) -> float:
-    """The largest number of bytes in the arrays that a step allocates."""
-    tracemalloc.start()
-    try:
+def _stored(step: Callable[[], None]) -> int:
+    """The bytes of the maps that a step makes on its way forward, which it keeps for the way back."""
+    sizes: list[int] = []
+
+    def add(event: Event) -> None:
+        if event.phase == "forward":
+            sizes.append(cast(Any, event.outputs[0]).nbytes)
+
+    with observe(add):
         step()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    return sum(sizes)

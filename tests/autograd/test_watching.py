@@ -48,6 +48,18 @@ def test_an_event_shows_arguments_and_results():
     assert backward.outputs[1] is None
 
 
+def test_an_event_shows_the_keywords_that_were_given():
+    x, events = Tensor(np.ones((1, 3, 3, 1)), requires_grad=True), []
+    with observe(events.append):
+        y = ops.max_pool(x, size=2, stride=np.int64(1)).sum()
+        y.backward()
+    pool, total, *backward = events
+    assert pool.options == {"stride": 1} and type(pool.options["stride"]) is int
+    assert pool.inputs[1] == 2  # size is an argument, however it is given
+    assert total.options == {"axis": None, "keepdims": False}
+    assert [event.options for event in backward] == [{}, {}]
+
+
 def test_seconds_are_those_of_the_op():
     events = []
     a = np.random.default_rng(0).random((300, 300))

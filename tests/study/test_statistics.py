@@ -14,7 +14,6 @@ from minicnn.study.statistics import (
     HOLDS,
     UNDECIDED,
     Interval,
-    contradict,
     correlation,
     exact,
     interval,
@@ -80,11 +79,6 @@ def test_a_claim_needs_all_its_parts():
     assert together([HOLDS, UNDECIDED]) == UNDECIDED
     assert together([HOLDS, UNDECIDED, FAILS]) == FAILS
     assert together([]) == UNDECIDED
-
-
-def test_only_decided_verdicts_contradict_each_other():
-    assert contradict(HOLDS, FAILS) and contradict(FAILS, HOLDS)
-    assert not any(contradict(HOLDS, other) for other in (HOLDS, UNDECIDED, "not measured"))
 
 
 PART = Part("b − a", "test_error", {"b": 1, "a": -1}, above=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from minicnn.study import engine, training
+from minicnn.study import claims, engine, report, training
 from minicnn.study.__main__ import main
 from minicnn.study.statistics import FAILS, HOLDS, UNDECIDED
 from minicnn.study.training import Training
@@ -192,3 +193,19 @@ def test_a_training_that_diverges_is_no_better_than_chance(study, tmp_path, monk
     assert study("projections", "--seeds", 1) == 0
     assert all(content["figures"]["test_error"] == 50 for content in results(tmp_path / "out").values())
     assert "diverged: the loss is nan at step 1" in (tmp_path / "out" / "11-projections.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("scale", "verdict", "published", "against"),
+    [
+        ("small", FAILS, HOLDS, True),
+        ("small", UNDECIDED, HOLDS, False),
+        ("small", HOLDS, HOLDS, False),
+        ("small", FAILS, "not measured", False),
+        ("tiny", FAILS, HOLDS, False),
+    ],
+)
+def test_what_contradicts_the_papers(tmp_path, scale, verdict, published, against):
+    claim = dataclasses.replace(claims.find("10")[0], published_verdict=published)
+    study = engine.Study(claim, scale, 3, engine.Bench(claim.scales[scale], "cpu", tmp_path, {}))
+    assert report.contradicts(verdict, study) is against

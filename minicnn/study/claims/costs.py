@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from minicnn.models import googlenet
@@ -48,7 +49,7 @@ def _row(name: str, found: Cost) -> list[str]:
 
 
 def counted(
-    says: str, figure: str, above: float = 0.0, below: float = float("inf"), unit: str = "times as many"
+    says: str, figure: str, above: float = -math.inf, below: float = math.inf, unit: str = "times as many"
 ) -> Part:
     return Part(says, figure, {"counted": 1}, above, below, unit, exact=True)
 
@@ -94,7 +95,7 @@ STACKED = Claim(
     ),
     method=(
         "Counted: exactly, from the sizes. Measured: a step forward and backward, with ReLU, at equal width, the "
-        "median of several; megabytes are those of the arrays that a step allocates. Trained: VGG-B against VGG-B "
+        "median of several; megabytes are those of the maps that it keeps. Trained: VGG-B against VGG-B "
         "with 5×5."
     ),
     settle=vgg.SETTLE,
