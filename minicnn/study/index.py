@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from minicnn import checkpoint
-from minicnn.study import page
+from minicnn.study import page, report
 from minicnn.study.page import Block, Heading, Table, Text
 
 HEAD = ("claim", "verdict", "scale", "seeds", "decided by", "the papers")
@@ -44,8 +44,7 @@ def write(folder: Path) -> Path:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError:
-        raise ValueError(
-            f"{path}: is damaged; delete it, and write its page anew with `python -m minicnn.study`"
-        ) from None
+        summary = json.loads(path.read_text("utf-8"))
+        return {key: summary[key] for key in report.SUMMARY}
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path}: is damaged or of another version; delete it, and write its page anew") from None

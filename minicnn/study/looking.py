@@ -12,7 +12,7 @@ from minicnn.data import Dataset
 from minicnn.layers import Conv2d
 from minicnn.look import feature_maps, first_filters, occlusion_map, projections, render, strongest
 from minicnn.models import Model
-from minicnn.study.claim import IMAGES, Figures
+from minicnn.study.claim import IMAGES, STEPS, Figures
 
 SHOWN_UNITS = 9
 FLAT = 0.1  # of the largest filter's norm: a filter below that has learned next to nothing
@@ -39,6 +39,7 @@ def first_layer(model: Model, images: Dataset) -> Figures:
     return {
         "flat_filters": 100 * _flat(filters),
         "middle_frequencies": 100 * _middle(filters),
+        STEPS: {"flat_filters": 100 / filters.shape[3]},
         IMAGES: {says: base64.b64encode(render.png(picture)).decode() for says, picture in pictures.items()},
     }
 

@@ -24,6 +24,7 @@ from minicnn.study.progress import duration
 from minicnn.study.statistics import FAILS, HOLDS, Interval
 
 Results = dict[str, dict[int, Figures]]  # {arm: {seed: figures}}
+SUMMARY = ("number", "name", "title", "verdict", "published", "contradicts", "scale", "seeds", "figure")  # NAME.json
 NO_EXPERIMENT = "no experiment settles it"
 CONTRADICTION = "**This contradicts the papers**, whose figures say that the claim {0}."
 SAYS = {  # the first sentence of a page
@@ -85,17 +86,10 @@ def write(study: Study, command: str) -> str:
     title = f"{study.claim.number}. {study.claim.title}"
     checkpoint.write_whole(folder / f"{name}.md", page.markdown(blocks).encode())
     checkpoint.write_whole(folder / f"{name}.html", page.html(title, blocks).encode())
-    summary = {
-        "number": study.claim.number,
-        "name": name,
-        "title": study.claim.title,
-        "verdict": found,
-        "published": study.claim.published_verdict,
-        "contradicts": contradicts(found, study),
-        "scale": study.scale if results else "",
-        "seeds": max((len(item.values) for item in judged), default=0),
-        "figure": headline(judged),
-    }
+    seeds = max((len(item.values) for item in judged), default=0)
+    against, scale = contradicts(found, study), study.scale if results else ""
+    facts = (study.claim.number, name, study.claim.title, found, study.claim.published_verdict, against, scale, seeds)
+    summary = dict(zip(SUMMARY, (*facts, headline(judged, found)), strict=True))
     checkpoint.write_whole(folder / f"{name}.json", (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode())
     return found
 
@@ -105,10 +99,10 @@ def contradicts(found: str, study: Study) -> bool:
     return study.scale != "tiny" and {found, study.claim.published_verdict} == {HOLDS, FAILS}
 
 
-def headline(judged: Sequence[Judged]) -> str:
-    """The first part that decides, in a few words."""
-    item = next((item for item in judged if item.part.decides and item.interval), None)
-    return f"{item.part.says}: {_interval(item)} {item.part.unit}" if item else ""
+def headline(judged: Sequence[Judged], found: str) -> str:
+    """The first part that has decided the verdict, in a few words."""
+    deciding = [item for item in judged if item.part.decides and item.interval and item.verdict == found]
+    return f"{deciding[0].part.says}: {_interval(deciding[0])} {deciding[0].part.unit}" if deciding else ""
 
 
 def _blocks(study: Study, results: Results, judged: list[Judged], found: str, command: str) -> list[Block]:

@@ -30,15 +30,15 @@ class Interval(NamedTuple):
 
 
 def interval(values: Sequence[float], *, resolution: float = 0.0, confidence: float = CONFIDENCE) -> Interval:
-    """The mean of independent values and its t interval; one value alone says nothing of the next, so ±∞.
+    """The mean of independent values and its t interval; ±∞ where nothing is known of their spread.
 
-    resolution: the step in which the values are counted, such as one image of those that were classified. Equal values
-    are then not taken for a spread of 0: rounding to a step adds a spread of step/√12 by itself.
+    That is so of one value alone, and of equal ones. But where `resolution` is the step in which they are counted, such
+    as one image of those that were classified, rounding to it has a spread of step/√12, which is then the least.
     """
     mean = float(np.mean(values))
-    if len(values) < 2:
+    spread = max(float(np.std(values, ddof=1)), resolution / math.sqrt(12)) if len(values) > 1 else 0.0
+    if spread == 0:
         return Interval(mean, -math.inf, math.inf)
-    spread = max(float(np.std(values, ddof=1)), resolution / math.sqrt(12))
     half = t_quantile((1 + confidence) / 2, len(values) - 1) * spread / math.sqrt(len(values))
     return Interval(mean, mean - half, mean + half)
 

@@ -109,7 +109,8 @@ class Training:
         }
         for probe in self.probes:
             found = probe(trainer.model, test)
-            figures[SERIES] |= found.pop(SERIES, {})
+            for shared in (SERIES, STEPS):
+                figures[shared] |= found.pop(shared, {})
             figures |= found
         return figures
 

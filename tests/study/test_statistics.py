@@ -49,8 +49,9 @@ def test_one_seed_decides_nothing():
 
 def test_equal_differences_are_no_certainty():
     """Two seeds that differ by the same one image in 100: the next one may differ by none."""
-    assert verdict(interval([1.0, 1.0]), above=0) == HOLDS
+    assert verdict(interval([1.0, 1.0]), above=0) == UNDECIDED
     assert verdict(interval([1.0, 1.0], resolution=1.0), above=0) == UNDECIDED
+    assert verdict(interval([1.0, 1.0], resolution=0.1), above=0) == HOLDS
 
 
 @pytest.mark.parametrize(

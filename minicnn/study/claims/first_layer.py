@@ -59,7 +59,7 @@ FIRST_LAYER = Claim(
              above=0, unit="% of the energy", decides=False),
     ),
     scales={
-        "tiny": Scale(Data("bundled", train=32, test=40, image_size=SIDE), hours=0.01, seeds=2,
+        "tiny": Scale(Data("bundled", train=40, test=40, image_size=SIDE), hours=0.01, seeds=2,
                       settings={**ADAM, "epochs": 1}),
         "small": Scale(Data("bundled", train=2000, test=500, image_size=SIDE), hours=0.6, seeds=3,
                        settings={**ADAM, "epochs": 6}),

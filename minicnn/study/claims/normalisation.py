@@ -167,7 +167,7 @@ NORMALISATIONS = Claim(
         Part("none − BN, training error", "train_error", {"none": 1, "BN 2015": -1}, above=0, decides=False),
     ),
     scales={
-        "tiny": replace(TINY, arms=normalised_arms(8), data=Data("bundled", train=96, test=100)),
+        "tiny": replace(TINY, arms=normalised_arms(8), data=Data("bundled", train=100, test=100)),
         "small": Scale(BUNDLED_SMALL, hours=0.4, seeds=3, settings={**ADAM, "epochs": 12, "batch_size": 32}),
         "paper": replace(PAPER, arms=normalised_arms(18)),
     },

@@ -16,7 +16,7 @@ def options(model: str) -> tuple[Arm, ...]:
     return tuple(Arm(option, Training(model, {"shortcut": option})) for option in "ABC")
 
 
-TINY_IMAGES = Data("bundled", train=64, test=100)
+TINY_IMAGES = Data("bundled", train=60, test=100)
 TINY = depth.SMALL | {"epochs": 2, "batch_size": 32, "schedule": "warmup:1+cosine"}
 
 PROJECTIONS = Claim(

@@ -8,6 +8,7 @@ BEYOND_HUMANS = Claim(
     number=20,
     slug="beyond-humans",
     title="ResNet was the first model beyond humans",
+    published_verdict="–",
     statement="ResNet, with 3.57 % top-5 error in 2015, is said to be the first better than people on ImageNet.",
     published=(
         ("ResNet, ensemble, test (arXiv 1512.03385)", "3.57 % top-5 error"),
@@ -30,6 +31,7 @@ GATES = Claim(
     number=21,
     slug="gates-and-inception",
     title="Shortcuts were inspired by the LSTM's gates and by Inception",
+    published_verdict="–",
     statement="The story derives shortcuts from the gates of the LSTM, and from Inception's branches.",
     published=(),
     sources=(
@@ -50,6 +52,7 @@ TIMELINE = Claim(
     number=22,
     slug="story-and-sources",
     title="Other places where the story and the sources differ",
+    published_verdict="–",
     statement="What the story says in passing, and what the papers say. None of it needs an experiment.",
     published=(
         ("“VGG uses BatchNorm”", "it has none: VGG is of 2014, BatchNorm of 2015; `vgg*_bn` are torchvision's"),
