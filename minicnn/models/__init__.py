@@ -25,17 +25,18 @@ _BUILDERS: dict[str, Callable[..., Model]] = {
     **zfnet.MODELS,
     **nin.MODELS,
 }
+_REGISTERED: dict[str, Callable[..., Model]] = {}
 _ALIASES = vgg.ALIASES
 _SIZES = ("num_classes", "in_channels", "image_size")
 
 
 def register(builders: Mapping[str, Callable[..., Model]]) -> None:
-    """Let `build` know networks from elsewhere, by their names."""
-    _BUILDERS.update(builders)
+    """Let `build` know networks from elsewhere, by their names, which `names` does not list."""
+    _REGISTERED.update(builders)
 
 
 def names() -> list[str]:
-    """Every name that `build` takes, aliases among them."""
+    """Every name of a network that is defined here, aliases among them."""
     return [*_BUILDERS, *_ALIASES]
 
 
@@ -65,7 +66,7 @@ def build(
     arguments = {**defaults(name), **given, **variant}
     name = _ALIASES.get(name, name)
     try:
-        model = _BUILDERS[name](**arguments)
+        model = _builder(name)(**arguments)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     arguments |= {key: getattr(model, key) for key in _SIZES if arguments[key] is None}  # what follows from the others
@@ -77,12 +78,16 @@ def build(
 
 def defaults(name: str) -> dict[str, Any]:
     """What `build` takes besides a name, with the values that hold if nothing is said: the paper's."""
+    return {p.name: p.default for p in inspect.signature(_builder(name)).parameters.values()}
+
+
+def _builder(name: str) -> Callable[..., Model]:
     known = _ALIASES.get(name, name)
-    if known not in _BUILDERS:
-        near = difflib.get_close_matches(name.lower(), names(), n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(names())}"
-        raise ValueError(f"unknown model {name!r}: {hint}")
-    return {p.name: p.default for p in inspect.signature(_BUILDERS[known]).parameters.values()}
+    if builder := _BUILDERS.get(known) or _REGISTERED.get(known):
+        return builder
+    near = difflib.get_close_matches(name.lower(), names(), n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(names())}"
+    raise ValueError(f"unknown model {name!r}: {hint}")
 
 
 def variants(name: str) -> dict[str, Any]:

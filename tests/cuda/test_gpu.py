@@ -79,7 +79,7 @@ PASSES, FAILS, HANGS = "def test_a(): pass\n", "def test_b(): assert 0\n", "def 
     [
         (PASSES, 60, "passed", "1 passed, 0 failed, 0 skipped."),
         (PASSES + FAILS, 60, "failed", "1 passed, 1 failed, 0 skipped."),
-        (PASSES + HANGS, 8, "unfinished", "1 passed, 0 failed, 0 skipped; the time ran out"),
+        (PASSES + HANGS, 15, "unfinished", "1 passed, 0 failed, 0 skipped; the time ran out"),
         (PASSES, -1, "not run", "0 passed"),
     ],
 )
