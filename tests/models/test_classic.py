@@ -8,9 +8,8 @@ import pytest
 import kernels
 import minicnn
 from minicnn import Tensor, init, layers, models, no_grad, optim
-from minicnn.data import load
 from minicnn.summary import profile
-from tests import device
+from tests import by_heart, device
 from tests.device import np
 
 NETS = {
@@ -186,23 +185,12 @@ def test_a_training_step_on_small_images(net, side, backend):
     [("alexnet", {"init": "he"}), ("zfnet", {}), ("zfnet", {"norm": "lcn"}), ("nin", {})],  # "paper" takes its time
 )
 def test_learns_32_images_by_heart(name, variant):
-    images, labels = load("bundled").take(numpy.arange(32))
-    x = ((images[:, 6:-6:2, 6:-6:2] / 255 - 0.29) / 0.35).astype(numpy.float32)  # (32, 8, 8, 1)
-    x, labels = device.there(x), device.there(labels)
+    x, labels = by_heart.some_images(32)
     model = build(name, 10, 1, 8, **variant)
     for module in model.modules():
         if isinstance(module, layers.Dropout):
             module.p = 0.0
-    optimiser = optim.Adam(model.parameters(), lr=1e-3)
-    for _ in range(120):
-        logits = model(Tensor(x))
-        if (logits.data.argmax(axis=1) == labels).all():
-            break
-        optimiser.zero_grad()
-        models.loss(logits, labels).backward()
-        optimiser.step()
-    else:
-        pytest.fail("some of 32 images are still misclassified after 120 steps")
+    by_heart.learn(model, x[:, 3:-3, 3:-3], labels, lr=1e-3, steps=120)
 
 
 @pytest.mark.cpu_only("compares backends of NumPy arrays")

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import itertools
 
-import numpy
 import pytest
 
 import kernels
 import minicnn
-from minicnn import Tensor, init, models, no_grad, ops, optim
-from minicnn.data import load
+from minicnn import Tensor, init, models, no_grad, ops
 from minicnn.layers import Concat, Conv2d
 from minicnn.models.googlenet import TABLE, Inception, added
 from minicnn.summary import profile
-from tests import device
+from tests import by_heart, device
 from tests.device import np
 
 VARIANTS = [  # of GoogLeNet
@@ -309,19 +307,6 @@ def test_a_training_step_stays_finite_and_reaches_every_parameter(name, variant,
     ids=str,
 )
 def test_learns_32_images_by_heart(name, variant):
-    pixels, labels = load("bundled").take(numpy.arange(32))
-    x = ((pixels[:, ::2, ::2] / 255 - 0.29) / 0.35).astype(numpy.float32)
-    x = device.there(numpy.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))))  # (32, 16, 16, 1)
-    labels = device.there(labels)
-    model = build(name, 10, 1, 16, **variant)
-    optimiser = optim.Adam(model.parameters(), lr=1e-3)
-    for _ in range(60):
-        outputs = model(Tensor(x))
-        logits = outputs[0] if isinstance(outputs, tuple) else outputs
-        if (logits.data.argmax(axis=1) == labels).all():
-            break
-        optimiser.zero_grad()
-        models.loss(outputs, labels).backward()
-        optimiser.step()
-    else:
-        pytest.fail("some of 32 images are still misclassified after 60 steps")
+    x, labels = by_heart.some_images(32)
+    x = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))  # (32, 16, 16, 1)
+    by_heart.learn(build(name, 10, 1, 16, **variant), x, labels, lr=1e-3, steps=60)

@@ -13,11 +13,10 @@ import pytest
 import kernels
 import minicnn
 from minicnn import Tensor, init, interop, models, no_grad, observe, ops, optim
-from minicnn.data import load
 from minicnn.layers import BatchNorm, Conv2d
 from minicnn.models.residual import SKIPS, UNITS, Unit
 from minicnn.models.resnet import BasicBlock, Bottleneck, ResNet
-from tests import device
+from tests import by_heart, device
 from tests.device import np
 
 # One by one: each order with the identity, each shortcut in the original order.
@@ -164,20 +163,8 @@ def test_a_step_is_the_same_on_all_backends(unit, skip):
 @pytest.mark.parametrize(("unit", "skip"), FORMS)
 def test_learns_32_images_by_heart(unit, skip):
     minicnn.seed(0)
-    images, labels = load("bundled").take(numpy.arange(32))
-    x = ((images[:, ::2, ::2] / 255 - 0.29) / 0.35).astype(numpy.float32)  # (32, 14, 14, 1)
-    x, labels = device.there(x), device.there(labels)
     model = tiny(BasicBlock, in_channels=1, unit=unit, skip=skip, gate_bias=-1.0)
-    optimiser = optim.Adam(model.parameters(), lr=5e-3)
-    for _ in range(150):
-        logits = model(Tensor(x))
-        if (logits.data.argmax(axis=1) == labels).all():
-            break
-        optimiser.zero_grad()
-        models.loss(logits, labels).backward()
-        optimiser.step()
-    else:
-        pytest.fail("some of 32 images are still misclassified after 150 steps")
+    by_heart.learn(model, *by_heart.some_images(32), lr=5e-3, steps=150)
 
 
 def logits(model: ResNet) -> np.ndarray:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import numpy
 import pytest
 
 import kernels
 import minicnn
-from minicnn import Tensor, layers, models, optim
-from minicnn.data import load
-from tests import device
+from minicnn import layers, models
+from tests import by_heart, device
 
 
 def tiny_googlenet() -> layers.Module:
@@ -54,18 +52,6 @@ def tiny_resnet() -> layers.Module:
 @pytest.mark.parametrize("build", [tiny_googlenet, tiny_vgg, tiny_resnet])
 def test_learns_64_images_by_heart(build, backend):
     minicnn.seed(0)
-    images, labels = load("bundled").take(numpy.arange(64))
-    x = ((images[:, ::2, ::2] / 255 - 0.29) / 0.35).astype(numpy.float32)  # (64, 14, 14, 1)
-    x, labels = device.there(x), device.there(labels)
     model = build().to(device.name)
-    optimiser = optim.Adam(model.parameters(), lr=5e-3)
     with kernels.use(backend):
-        for _ in range(150):
-            logits = model(Tensor(x))
-            if (logits.data.argmax(axis=1) == labels).all():
-                break
-            optimiser.zero_grad()
-            models.loss(logits, labels).backward()
-            optimiser.step()
-        else:
-            pytest.fail("some of 64 images are still misclassified after 150 steps")
+        by_heart.learn(model, *by_heart.some_images(64), lr=5e-3, steps=150)
