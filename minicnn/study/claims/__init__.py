@@ -36,7 +36,8 @@ def find(text: str, scale: str = "tiny") -> list[Claim]:
     for claim in CLAIMS:
         if text in (str(claim.number), f"{claim.number:02}", claim.slug, claim.name):
             return [claim]
-    near = difflib.get_close_matches(text.lower(), [claim.slug for claim in CLAIMS], n=3, cutoff=0.4)
+    known = {word: claim.slug for claim in CLAIMS for word in (*claim.slug.split("-"), claim.slug) if len(word) > 2}
+    near = dict.fromkeys(known[word] for word in difflib.get_close_matches(text.lower(), known, n=3, cutoff=0.6))
     numbers = f"1 to {CLAIMS[-1].number}"
     hint = f"did you mean {' or '.join(near)}?" if near else f"choose a number from {numbers}, or a name of --list"
     raise ValueError(f"unknown claim {text!r}: {hint}")

@@ -26,7 +26,7 @@ TINY = SMALL | {"epochs": 3, "batch_size": 32, "schedule": "warmup:1+multistep:2
 
 SCALES = {
     "tiny": Scale(BUNDLED_TINY, hours=0.02, seeds=2, settings=TINY, arms=ARMS),
-    "small": Scale(FASHION_DEEP, hours=5.6, seeds=3, settings=SMALL),
+    "small": Scale(FASHION_DEEP, hours=6.0, seeds=3, settings=SMALL),
     "paper": Scale(CIFAR10, hours=30.0, seeds=5, recipe="paper"),
 }
 

@@ -166,9 +166,9 @@ IDENTITY = Claim(
         ),
         "small": Scale(
             FASHION_DEEP,
-            hours=2.9,
+            hours=2.8,
             seeds=3,
-            settings=depth.SMALL | {"epochs": 16, "batch_size": 128, "schedule": "warmup:1+cosine"},
+            settings=depth.SMALL | {"epochs": 12, "batch_size": 128, "schedule": "warmup:1+cosine"},
         ),
         "paper": Scale(CIFAR10, hours=150.0, seeds=5, recipe="default", settings={
             "epochs": 182, "batch_size": 128, "lr": 0.1, "nesterov": False, "weight_decay": 1e-4,
