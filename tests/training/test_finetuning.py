@@ -224,7 +224,7 @@ def test_no_gradient_is_computed_for_them(data):
         t = trainer(data, *(("--freeze", patterns) if patterns else ()))
         t.frozen_norms = []  # the same statistics in both
         t._train()
-        images, labels = next(iter(t.loader))
+        images, labels = next(iter(t.feed))
         names: list[str] = []
         with observe(lambda event, names=names: names.append(event.name) if event.phase == "backward" else None):
             t.forward(images, labels)[0].backward()
@@ -237,7 +237,7 @@ def test_no_gradient_is_computed_for_them(data):
 
 def test_a_frozen_layer_in_the_middle_passes_the_gradient_on(data):
     whole, frozen = trainer(data), trainer(data, "--freeze", "fc")
-    images, labels = next(iter(whole.loader))
+    images, labels = next(iter(whole.feed))
     for t in (whole, frozen):
         t.forward(images, labels)[0].backward()
     assert frozen.model.fc.weight.grad is None
