@@ -42,13 +42,19 @@ class Parser(argparse.ArgumentParser):
 def command(main: Callable[..., int]) -> Callable[..., int]:
     """Turn what a user can do something about into one line on standard error and exit code 2; Ctrl-C into 130.
 
+    A reader that has had enough, as `| head` has, ends the command quietly with 141, as it ends other programs.
     Whoever looks for a mistake in minicnn sets MINICNN_TRACEBACK=1 and gets the traceback instead.
     """
 
     @functools.wraps(main)
     def run(arguments: list[str] | None = None) -> int:
         try:
-            return main(arguments)
+            result = main(arguments)
+            sys.stdout.flush()
+            return result
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
+            return 141
         except KeyboardInterrupt as interruption:
             print(f"interrupted{interruption or ''}", file=sys.stderr)
             return 130
