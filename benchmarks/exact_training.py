@@ -7,8 +7,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import curve, tables, training
+from benchmarks import tables, training
 from benchmarks.harness import Record
+from minicnn.study import chart
 
 WAYS = {"Winograd": "0", "direct": "1"}  # values of MINICNN_EXACT
 
@@ -39,7 +40,10 @@ def table(data: str | None, arguments: list[str], seeds: Sequence[str], threads:
             f"difference of {abs(means['Winograd'] - means['direct']):.4f}. Seeds alone make up to {apart:.4f}.",
             "Figure: the loss on the training images, over the epochs, the mean of all seeds.",
         ],
-        figure=curve.svg({way: mean_loss([row for row in rows if row["way"] == way]) for way in WAYS}, "epoch"),
+        figure=chart.lines(
+            {way: chart.through(mean_loss([row for row in rows if row["way"] == way])) for way in WAYS},
+            *("The mean of all seeds", "epoch", "training loss"),
+        ),
     )
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import curve, sides, tables
+from benchmarks import sides, tables
 from benchmarks.harness import Record, in_process
 from benchmarks.networks import Network
+from minicnn.study import chart
 
 NETWORKS = [Network("resnet110", 8, 32), Network("vgg-d", 2, 224)]
 WAYS = ("Winograd", "direct", "PyTorch")
@@ -140,7 +141,10 @@ def table(threads: int) -> tables.Table:
             "errors of deep networks, in every library. The last column says how many ReLUs do, of all their outputs.",
             f"Figure: log₁₀ of the error of each convolution's gradient in {NETWORKS[0].model}.",
         ],
-        figure=curve.svg(lines, "convolution, from the images on"),
+        figure=chart.lines(
+            {way: chart.through(line) for way, line in lines.items()},
+            *(f"Gradients in {NETWORKS[0].model}", "convolution, from the images on", "log₁₀ of the error"),
+        ),
     )
 
 

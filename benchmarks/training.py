@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import curve, harness, tables
+from benchmarks import harness, tables
+from minicnn.study import chart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,5 +98,6 @@ def run(options: argparse.Namespace) -> tables.Table:
 def accuracy_curve(metrics: list[dict[str, float]]) -> str:
     """Every accuracy in the metrics, over the epochs."""
     names = dict.fromkeys(name for row in metrics for name in row if name.endswith("accuracy"))
-    lines = {name: [(row["epoch"], row[name]) for row in metrics if name in row] for name in names}
-    return curve.svg({name.replace("_", " "): line for name, line in lines.items()}, "epoch")
+    points = {name: [(row["epoch"], row[name]) for row in metrics if name in row] for name in names}
+    lines = {name.replace("_", " "): chart.through(line) for name, line in points.items()}
+    return chart.lines(lines, "Accuracy while training", "epoch", "accuracy")

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import curve, harness, memory, networks, probe, sides, start, step, tables, training
+from benchmarks import harness, memory, networks, probe, sides, start, step, tables, training
 from minicnn import Tensor, device, interop, models, no_grad
+from minicnn.study import chart
 
 PARAMETERS = {  # as published, or exact by the published tables
     "resnet18": 11_689_512,
@@ -64,7 +65,8 @@ def test_a_table_in_json_holds_the_raw_figures():
 
 
 def test_tables_are_written_whole_or_not_at_all(tmp_path):
-    paths = tables.write(table(figure=curve.svg({"accuracy": [(0, 0.1), (1, 0.9)]}, "epoch")), tmp_path)
+    figure = chart.lines({"accuracy": chart.through([(0, 0.1), (1, 0.9)])}, "", "epoch", "")
+    paths = tables.write(table(figure=figure), tmp_path)
     assert (
         sorted(path.name for path in paths)
         == sorted(os.listdir(tmp_path))

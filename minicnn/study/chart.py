@@ -23,6 +23,11 @@ class Line(NamedTuple):
     high: Sequence[float] = ()
 
 
+def through(points: Sequence[tuple[float, float]]) -> Line:
+    """The line through (x, y) points."""
+    return Line(*zip(*points, strict=True))
+
+
 class Axis(NamedTuple):
     """From values to pixels, along a straight or a logarithmic scale."""
 
