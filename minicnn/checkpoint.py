@@ -7,9 +7,10 @@ part, such as "optimiser/3.velocity". The same arrays and metadata make the same
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +81,25 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str,
 
     bfloat16 becomes float32.
     """
+    with _opened(path) as file:
+        kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+        arrays = {name: file.get_tensor(name) for name, kind in kinds.items() if kind != "BF16"}
+        metadata = file.metadata() or {}
+        return (arrays | _bfloat16s(path) if "BF16" in kinds.values() else arrays), metadata
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """What a safetensors file says of itself, without its arrays; errors as for `read_safetensors`."""
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    """A safetensors file, within the block; what cannot be read is a ValueError in one line."""
     try:
         with safe_open(path, framework="numpy") as file:
-            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
-            arrays = {name: file.get_tensor(name) for name, kind in kinds.items() if kind != "BF16"}
-            metadata = file.metadata() or {}
-        return (arrays | _bfloat16s(path) if "BF16" in kinds.values() else arrays), metadata
+            yield file
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
     except (TypeError, AttributeError) as error:

@@ -134,8 +134,7 @@ def convert(source: Path, out: Path, *, to: str | None = None, model: dict[str, 
         raise ValueError(f"{source}: no such run folder or file")
     if out.exists() and out.samefile(source):
         raise ValueError(f"--out {out}: is the file that is read; choose another name")
-    is_file = source.suffix == ".safetensors" and source.is_file()
-    metadata = checkpoint.read_safetensors(source)[1] if is_file else {}
+    metadata = evaluate.metadata(source)
     ours = source.is_dir() or checkpoint.is_ours(metadata)
     if model is not None:
         network = _loaded(source, model)

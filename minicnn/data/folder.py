@@ -7,7 +7,7 @@ of the time; then the largest centred square is resampled to `image_size`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -54,13 +54,10 @@ class ImageFiles:
         """The images at `indices` and which of the indices they are: all, or with `skip_corrupt` the readable ones."""
         images, kept = [], []
         for i in indices:
-            try:
-                images.append(decode(self.files[i], self.image_size))
+            image = self._readable(i, lambda file: decode(file, self.image_size))
+            if image is not None:
+                images.append(image)
                 kept.append(i)
-            except DataError:
-                if not self.skip_corrupt:
-                    raise
-                self.corrupt.add(self.files[i])
         return self._stack(images), np.array(kept, dtype=np.int64)
 
     def whole(self, index: int, least: int) -> np.ndarray | None:
@@ -68,16 +65,20 @@ class ImageFiles:
 
         None, with `skip_corrupt`, for one that cannot be decoded.
         """
+        return self._readable(index, lambda file: np.asarray(_picture(file, least)))
+
+    def subset(self, indices: np.ndarray) -> ImageFiles:
+        return ImageFiles((self.files[i] for i in indices), self.image_size, self.skip_corrupt)
+
+    def _readable(self, index: int, decoded: Callable[[str], np.ndarray]) -> np.ndarray | None:
+        """What `decoded` makes of a file; None, with `skip_corrupt`, for a corrupt one, which is remembered."""
         try:
-            return np.asarray(_picture(self.files[index], least))
+            return decoded(self.files[index])
         except DataError:
             if not self.skip_corrupt:
                 raise
             self.corrupt.add(self.files[index])
             return None
-
-    def subset(self, indices: np.ndarray) -> ImageFiles:
-        return ImageFiles((self.files[i] for i in indices), self.image_size, self.skip_corrupt)
 
     def _stack(self, images: list[np.ndarray]) -> np.ndarray:
         return np.stack(images) if images else np.empty((0, *self.shape[1:]), np.uint8)

@@ -13,7 +13,7 @@ from minicnn.evaluate.average import dense, scores
 from minicnn.evaluate.centre import accuracy_and_loss, batches, predictions
 from minicnn.evaluate.precise import precise_bn
 from minicnn.evaluate.views import Views, choose
-from minicnn.evaluate.weights import averaged, load, normalised_for
+from minicnn.evaluate.weights import averaged, configuration, load, metadata, normalised_for, weights_file
 
 __all__ = [
     "Views",
@@ -21,13 +21,16 @@ __all__ = [
     "averaged",
     "batches",
     "choose",
+    "configuration",
     "dense",
     "load",
+    "metadata",
     "normalised_for",
     "precise_bn",
     "predictions",
     "report",
     "scores",
     "top",
+    "weights_file",
     "wilson",
 ]

@@ -19,7 +19,7 @@ from minicnn.evaluate.centre import fitted, predictions
 from minicnn.evaluate.precise import precise_bn
 from minicnn.evaluate.progress import watched
 from minicnn.evaluate.views import PROTOCOLS, Views, choose
-from minicnn.evaluate.weights import load, metadata, normalised_for
+from minicnn.evaluate.weights import configuration, load, metadata, normalised_for
 from minicnn.weights import TAKES_ALONG
 
 
@@ -72,8 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     path = Path(options.weights)
     if not path.exists():
         raise ValueError(f"{path}: no such run folder or file")
-    config = (path if path.is_dir() else path.parent) / "config.json"
-    own = json.loads(config.read_text("utf-8")) if config.exists() else {}
+    own = configuration(path)
     train, test = data.load_pair(
         options.data or own.get("data", "bundled"),
         image_size=options.image_size or own.get("image_size"),

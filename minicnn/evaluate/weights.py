@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
 
 from minicnn import checkpoint, interop, models
 from minicnn.data import Dataset
@@ -20,11 +19,7 @@ def load(path: str | Path, model: str | None = None, dataset: Dataset | None = N
     A file of ours says which network it is; for one from elsewhere `model` says it, and `dataset` its classes and
     channels. Raises ValueError where it cannot be read or does not fit.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / "last.safetensors"
-        if not path.exists():
-            raise ValueError(f"{path.parent}: is no run folder, it has no last.safetensors")
+    path = weights_file(path)
     if model is None:
         arrays, metadata = interop.read(path) if path.suffix in interop.PICKLED else checkpoint.read(path)
         if "model" not in metadata:
@@ -39,6 +34,22 @@ def load(path: str | Path, model: str | None = None, dataset: Dataset | None = N
     return network
 
 
+def weights_file(path: str | Path) -> Path:
+    """The file of weights at a path: of a run folder its last one; ValueError for a folder that is none."""
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    if not (path / "last.safetensors").exists():
+        raise ValueError(f"{path}: is no run folder, it has no last.safetensors")
+    return path / "last.safetensors"
+
+
+def configuration(path: Path) -> dict[str, Any]:
+    """What a run was configured with, by its folder or a file in it; nothing for weights from elsewhere."""
+    config = (path if path.is_dir() else path.parent) / "config.json"
+    return json.loads(config.read_text("utf-8")) if config.exists() else {}
+
+
 def averaged(arrays: dict[str, Any]) -> dict[str, Any]:
     """The weights that count: the averaged ones, where training kept such."""
     average = checkpoint.part(arrays, "average")
@@ -49,10 +60,7 @@ def averaged(arrays: dict[str, Any]) -> dict[str, Any]:
 def metadata(path: str | Path) -> dict[str, str]:
     """What a weights file says of itself; nothing for a run folder, or for PyTorch's own files."""
     path = Path(path)
-    if path.suffix != ".safetensors" or not path.is_file():
-        return {}
-    with safe_open(path, framework="numpy") as file:
-        return file.metadata() or {}
+    return checkpoint.read_metadata(path) if path.suffix == ".safetensors" and path.is_file() else {}
 
 
 def normalised_for(path: str | Path, dataset: Dataset) -> Dataset:

@@ -47,16 +47,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def notes(path: Path) -> dict[str, str]:
     """What a file of weights says of itself: classes, mean and deviation, where it is from."""
-    if path.suffix != ".safetensors":
-        return {}
-    _, metadata = checkpoint.read_safetensors(path)
-    return {key: metadata[key] for key in weights.TAKES_ALONG if key in metadata}
+    says = evaluate.metadata(path)
+    return {key: says[key] for key in weights.TAKES_ALONG if key in says}
 
 
 def dataset_of(path: Path, spec: str | None) -> Dataset | None:
     """The data set at `spec`, or else the one that a run was trained on, if it is here."""
-    config = (path if path.is_dir() else path.parent) / "config.json"
-    own = json.loads(config.read_text("utf-8")) if config.exists() else {}
+    own = evaluate.configuration(path)
     if spec is None and "data" not in own:
         return None
     try:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from minicnn import checkpoint, data, device, evaluate, models
+from minicnn import data, device, evaluate, models
 from minicnn.data import Dataset, folder
 from minicnn.data.folder import ImageFiles
 from minicnn.look.occlusion import probabilities
@@ -59,8 +59,7 @@ def open_subject(
     path = Path(weights)
     if not path.exists():
         raise ValueError(f"{path}: no such run folder or file")
-    config = (path if path.is_dir() else path.parent) / "config.json"
-    own = json.loads(config.read_text("utf-8")) if config.exists() else {}
+    own = evaluate.configuration(path)
     spec = spec or own.get("data")
     how = {"image_size": own.get("image_size"), "skip_corrupt": own.get("skip_corrupt", False)}
     splits = dict(zip(("train", "test"), data.load_pair(spec, **how), strict=True)) if spec else {}
@@ -135,7 +134,7 @@ def _class_of_folder(folder: Path, splits: Mapping[str, Dataset], classes: tuple
 
 def _published(weights: Path, network: models.Model) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """(mean, std, classes) of a network without a data set: what its file says of them, or else ImageNet's."""
-    _, facts = checkpoint.read_safetensors(weights) if weights.suffix == ".safetensors" else ({}, {})
+    facts = evaluate.metadata(weights)
     if {"mean", "std", "classes"} <= set(facts):
         mean, std, classes = (json.loads(facts[key]) for key in ("mean", "std", "classes"))
     elif network.in_channels == 3:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from minicnn import ops
 from minicnn.autograd import Array, Event, Tensor, observe
 from minicnn.layers import Module, ReLU, Sequential, evaluation
-from minicnn.summary.profile import _names_of_running_layers
+from minicnn.summary.profile import names_of_running_layers
 
 Rule = Callable[[Array, tuple[bool, ...]], tuple[Array | None, ...]]  # stands for the backward of an op
 
@@ -120,7 +120,7 @@ def trace(
 
     leaf = Tensor(x, requires_grad=True)
     with (
-        _names_of_running_layers(model) as running,
+        names_of_running_layers(model) as running,
         evaluation(model),
         _constant(model),
         contextlib.nullcontext() if fused else ops.fused.disabled(),

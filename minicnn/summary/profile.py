@@ -68,7 +68,7 @@ def profile(model: Module, image_size: int | None = None, in_channels: int | Non
         rows.append(Row(layer, op, y.shape[1:], parameters, multiply_adds, activations, field, columns))
 
     with (
-        _names_of_running_layers(model) as running,
+        names_of_running_layers(model) as running,
         evaluation(model),
         kernels.use("reference"),  # nothing to compile
         threadpool_limits(1, user_api="blas"),  # BLAS threads that wait for each other crawl on a busy machine
@@ -150,7 +150,7 @@ def _window(event: Event) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 @contextlib.contextmanager
-def _names_of_running_layers(model: Module) -> Iterator[list[str]]:
+def names_of_running_layers(model: Module) -> Iterator[list[str]]:
     """A list whose last element is, within the block, the name of the innermost layer that is running."""
     running = [""]
 

@@ -81,10 +81,10 @@ def initialise(model: Module, source: str | Path) -> Taken:
 
 def _weights(path: Path) -> tuple[Mapping[str, Any], bool]:
     """The weights at a path, and whether they are in our layout."""
-    if path.is_dir():
-        path = path / "last.safetensors"
-        if not path.exists():
-            raise ValueError(f"--init-from {path.parent}: is no run folder, it has no last.safetensors")
+    try:
+        path = evaluate.weights_file(path)
+    except ValueError as error:
+        raise ValueError(f"--init-from {error}") from None
     if path.suffix == ".safetensors":
         arrays, metadata = checkpoint.read_safetensors(path)
         ours = checkpoint.is_ours(metadata)
